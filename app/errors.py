@@ -1,0 +1,312 @@
+"""Everything that can go wrong, as a tree; each leaf has a stable code that scripts may rely on.
+
+::
+
+    MemoryDumpsError
+    ├── ConfigError                      config-invalid
+    ├── StateError
+    │   ├── StateInUse                   state-in-use
+    │   ├── StateDamaged                 state-damaged
+    │   └── StateUnwritable              state-unwritable
+    ├── RequestError                     request-invalid (and the code it is given)
+    ├── VmError                          one VM of a request is at fault; several travel in VmErrors
+    │   ├── VmUnknown                    vm-unknown
+    │   ├── AmbiguousVm                  ambiguous-vm      (with the candidates)
+    │   ├── VmNotRunning                 vm-not-running
+    │   ├── AlreadyDumping               already-dumping
+    │   └── DomainBusy                   domain-busy       (somebody else's job)
+    ├── NothingToDump                    nothing-to-dump
+    ├── TooManyWaiting                   too-many-waiting
+    ├── HypervisorError
+    │   ├── HypervisorUnreachable        hypervisor-unreachable
+    │   ├── HypervisorNotResponding      hypervisor-not-responding
+    │   └── HypervisorRefused            hypervisor-refused
+    └── CaptureError
+        ├── LiveNotAvailable             live-not-available
+        ├── NoSpace                      no-space
+        ├── DumpDirUnusable              dump-dir-unusable
+        ├── GuestGone                    guest-gone
+        ├── StreamTruncated              stream-truncated
+        ├── StreamMalformed              stream-malformed
+        ├── CaptureFailed                capture-failed
+        ├── SealFailed                   seal-failed
+        ├── CaptureTimedOut              timed-out
+        ├── CaptureCancelled             cancelled
+        ├── CaptureDied                  capture-died      (the capture process ended without a word)
+        └── GuestLeftPaused              guest-left-paused
+
+An error carries fields, the sentence is made in ``__str__``, and says what to do where that is known. No HTTP in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class MemoryDumpsError(Exception):
+    """The root. ``code`` is stable; ``str()`` is a sentence for a person."""
+
+    code: ClassVar[str] = "internal-error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigError(MemoryDumpsError):
+    """A setting is unknown or does not parse; the message names it and fits on one line."""
+
+    code = "config-invalid"
+
+
+class StateError(MemoryDumpsError):
+    """The state directory or its SQLite file cannot be used."""
+
+
+class StateInUse(StateError):
+    """Another service runs on this state directory."""
+
+    code = "state-in-use"
+
+
+class StateDamaged(StateError):
+    """SQLite says that the state file is damaged, or a newer version of this program wrote it."""
+
+    code = "state-damaged"
+
+
+class StateUnwritable(StateError):
+    """The state file cannot be written: disk full, read-only, or locked for too long."""
+
+    code = "state-unwritable"
+
+
+class RequestError(MemoryDumpsError):
+    """A request's content is wrong. ``place`` names where, e.g. ``$.vm_ids[0]`` or ``limit``."""
+
+    code = "request-invalid"
+
+    def __init__(self, message: str, *, place: str | None = None) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+class VmError(MemoryDumpsError):
+    """One named VM is at fault. ``vm`` is the name as it was given."""
+
+    def __init__(self, vm: str, message: str) -> None:
+        super().__init__(message)
+        self.vm = vm
+
+
+class VmUnknown(VmError):
+    """No VM has this uuid, vmid, name or libvirt ID."""
+
+    code = "vm-unknown"
+
+    def __init__(self, vm: str) -> None:
+        super().__init__(vm, f"No VM is called {vm!r}: neither its uuid, vmid, name nor libvirt ID is that.")
+
+
+class AmbiguousVm(VmError):
+    """More than one VM fits. ``candidates`` are (uuid, name)."""
+
+    code = "ambiguous-vm"
+
+    def __init__(self, vm: str, candidates: Sequence[tuple[str, str]]) -> None:
+        names = ", ".join(f"{name} ({uuid})" for uuid, name in candidates)
+        super().__init__(vm, f"{vm!r} fits more than one VM: {names}. Name it by its uuid.")
+        self.candidates = tuple(candidates)
+
+
+class VmNotRunning(VmError):
+    """The VM has no guest whose memory could be read."""
+
+    code = "vm-not-running"
+
+    def __init__(self, vm: str, state: str) -> None:
+        super().__init__(vm, f"{vm} is not running (its state is {state}), so it has no memory to capture. Start it first.")
+        self.state = state
+
+
+class AlreadyDumping(VmError):
+    """A job of ours for this VM has not ended. ``job_id`` names it."""
+
+    code = "already-dumping"
+
+    def __init__(self, vm: str, job_id: str) -> None:
+        super().__init__(vm, f"{vm} is being dumped already (job {job_id}). Wait for that job, or cancel it.")
+        self.job_id = job_id
+
+
+class DomainBusy(VmError):
+    """Somebody else runs a job (migration, save, backup, dump) on the domain."""
+
+    code = "domain-busy"
+
+    def __init__(self, vm: str, operation: str) -> None:
+        super().__init__(vm, f"{vm} is busy: libvirt reports a running job ({operation}). Try again when it has ended.")
+        self.operation = operation
+
+
+class VmErrors(MemoryDumpsError):
+    """Several VMs of one request are at fault; ``errors`` lists every one, in the order of the request."""
+
+    code = "vms-invalid"
+
+    def __init__(self, errors: Sequence[VmError]) -> None:
+        super().__init__(" ".join(str(error) for error in errors))
+        self.errors = tuple(errors)
+
+
+class NothingToDump(MemoryDumpsError):
+    """``all`` was asked for, and no running VM is left that is not being dumped already."""
+
+    code = "nothing-to-dump"
+
+    def __init__(self) -> None:
+        super().__init__("There is nothing to dump: no VM is running, or every running one is being dumped already.")
+
+
+class TooManyWaiting(MemoryDumpsError):
+    """The queue is full."""
+
+    code = "too-many-waiting"
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(f"{waiting} dumps wait already, and at most {limit} may. Try again when some have ended.")
+        self.waiting = waiting
+        self.limit = limit
+
+
+class HypervisorError(MemoryDumpsError):
+    """libvirt cannot serve us."""
+
+
+class HypervisorUnreachable(HypervisorError):
+    """No connection to libvirt."""
+
+    code = "hypervisor-unreachable"
+
+    def __init__(self, uri: str, cause: str) -> None:
+        super().__init__(f"libvirt at {uri} cannot be reached: {cause}. Check that libvirtd runs and that this user may connect.")
+        self.uri = uri
+        self.cause = cause
+
+
+class HypervisorNotResponding(HypervisorError):
+    """Connected, but libvirt does not answer in time."""
+
+    code = "hypervisor-not-responding"
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(f"libvirt at {uri} does not answer. Its daemon may hang; what is shown is what was known last.")
+        self.uri = uri
+
+
+class HypervisorRefused(HypervisorError):
+    """libvirt answered, and said no."""
+
+    code = "hypervisor-refused"
+
+
+class CaptureError(MemoryDumpsError):
+    """A capture or its seal did not succeed. The guest runs on and no partial file is left, unless said otherwise."""
+
+
+class LiveNotAvailable(CaptureError):
+    """Live capture is not built into this version."""
+
+    code = "live-not-available"
+
+    def __init__(self) -> None:
+        super().__init__("Live capture is not available in this version. Use the mode 'paused' or 'auto'.")
+
+
+class NoSpace(CaptureError):
+    """The dump's worst case does not fit. ``needed_bytes`` is what was to be reserved."""
+
+    code = "no-space"
+
+    def __init__(self, directory: str, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(
+            f"Not enough room in {directory}: a dump of this VM may need {needed_bytes / 2**30:.2f} GiB, "
+            f"{free_bytes / 2**30:.2f} GiB are free and not reserved. Free some room or use another DUMP_DIR. The guest was not touched."
+        )
+        self.directory = directory
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+
+class DumpDirUnusable(CaptureError):
+    """DUMP_DIR is missing, read-only, or not a directory."""
+
+    code = "dump-dir-unusable"
+
+
+class GuestGone(CaptureError):
+    """The guest ended (power-off, crash of QEMU) while its memory was being read."""
+
+    code = "guest-gone"
+
+
+class StreamTruncated(CaptureError):
+    """The stream ended before the image was whole."""
+
+    code = "stream-truncated"
+
+
+class StreamMalformed(CaptureError):
+    """The stream is not what libvirt and QEMU document."""
+
+    code = "stream-malformed"
+
+
+class CaptureFailed(CaptureError):
+    """libvirt reported that the dump failed."""
+
+    code = "capture-failed"
+
+
+class SealFailed(CaptureError):
+    """The image was read, but could not be written, synced, named or described."""
+
+    code = "seal-failed"
+
+
+class CaptureTimedOut(CaptureError):
+    """The memory was not captured within the time allowed."""
+
+    code = "timed-out"
+
+    def __init__(self, timeout_sec: float) -> None:
+        super().__init__(
+            f"The memory was not captured within {timeout_sec:g} s, so the capture was stopped and the guest runs on. "
+            "Allow more time with MEMDUMP_DUMP_TIMEOUT_SEC or --timeout-sec."
+        )
+        self.timeout_sec = timeout_sec
+
+
+class CaptureCancelled(CaptureError):
+    """Somebody asked for the capture to stop."""
+
+    code = "cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("The capture was cancelled. The guest runs on and nothing was kept.")
+
+
+class CaptureDied(CaptureError):
+    """The capture process ended without a result."""
+
+    code = "capture-died"
+
+
+class GuestLeftPaused(CaptureError):
+    """The guest stands still after its capture and could not be resumed."""
+
+    code = "guest-left-paused"

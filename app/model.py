@@ -1,0 +1,315 @@
+"""The nouns: frozen dataclasses and pure functions, no I/O.
+
+Units stand in names (``_bytes``, ``_sec``, ``_ms``); every ``_at`` is an aware UTC ``datetime``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal, Self
+
+from app.errors import AmbiguousVm, VmUnknown
+
+Mode = Literal["auto", "live", "paused"]
+Algorithm = Literal["gzip", "zstd", "lz4", "none"]
+Outcome = Literal["idle", "scheduled", "running", "completed", "failed", "partial", "cancelled"]
+ActivityKind = Literal["success", "error", "warning", "info"]
+
+MODES: tuple[Mode, ...] = ("auto", "live", "paused")
+ALGORITHMS: tuple[Algorithm, ...] = ("gzip", "zstd", "lz4", "none")
+
+
+def rfc3339(moment: datetime) -> str:
+    """``2026-11-23T10:30:00.000000Z``: UTC, always six digits of microseconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_rfc3339(text: str) -> datetime:
+    """The aware UTC moment that ``rfc3339`` wrote. Raises ``ValueError`` for anything without an offset."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset from UTC")
+    return moment.astimezone(UTC)
+
+
+# --- domains ------------------------------------------------------------------------------------------------------
+
+
+class DomainState(StrEnum):
+    """virDomainState, by libvirt's own words."""
+
+    NOSTATE = "nostate"
+    RUNNING = "running"
+    BLOCKED = "blocked"
+    PAUSED = "paused"
+    SHUTDOWN = "shutdown"
+    SHUTOFF = "shutoff"
+    CRASHED = "crashed"
+    PMSUSPENDED = "pmsuspended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """One libvirt domain as it was last seen. ``id`` is libvirt's number while it is active, else None."""
+
+    uuid: str
+    name: str
+    id: int | None
+    vmid: str
+    state: DomainState
+    memory_bytes: int
+    vcpus: int
+    hypervisor: str
+
+    @property
+    def active(self) -> bool:
+        """Whether there is guest memory to read (running, or standing still, but not shut off)."""
+        return self.id is not None
+
+
+_ONE_NAME = re.compile(r"one-(\d+)\Z")
+_ONE_VMID = re.compile(r"\d{1,18}\Z")
+
+
+def vmid_of(*, name: str, libvirt_id: int | None, opennebula_vmid: str | None = None) -> str:
+    """The contract's vmid: OpenNebula's VM id (metadata, then a ``one-<id>`` name), else the libvirt ID, else ''.
+
+    >>> vmid_of(name="one-42", libvirt_id=7)
+    '42'
+    """
+    if opennebula_vmid is not None and _ONE_VMID.match(opennebula_vmid):
+        return opennebula_vmid
+    named = _ONE_NAME.match(name)
+    if named:
+        return named.group(1)
+    return "" if libvirt_id is None else str(libvirt_id)
+
+
+def find_domain(wanted: str, domains: Iterable[Domain]) -> Domain:
+    """The one domain that ``wanted`` names: tried as uuid, vmid, name, libvirt ID, in that order.
+
+    Raises ``VmUnknown``, or ``AmbiguousVm`` if several fit at the first kind that fits any.
+    """
+    known = tuple(domains)
+    for fits in (
+        [d for d in known if d.uuid == wanted.lower()],
+        [d for d in known if d.vmid and d.vmid == wanted],
+        [d for d in known if d.name == wanted],
+        [d for d in known if d.id is not None and str(d.id) == wanted],
+    ):
+        if len(fits) > 1:
+            raise AmbiguousVm(wanted, [(d.uuid, d.name) for d in fits])
+        if fits:
+            return fits[0]
+    raise VmUnknown(wanted)
+
+
+# --- jobs ---------------------------------------------------------------------------------------------------------
+
+
+class Phase(StrEnum):
+    """Where a job is. The last four are final."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    CAPTURING = "capturing"
+    SEALING = "sealing"
+    RECORDING = "recording"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL_PHASES
+
+
+FINAL_PHASES = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED, Phase.INTERRUPTED})
+
+_FORWARD = (Phase.QUEUED, Phase.PREPARING, Phase.CAPTURING, Phase.SEALING, Phase.RECORDING, Phase.COMPLETED)
+
+
+def may_follow(now: Phase, then: Phase) -> bool:
+    """Whether a job in phase ``now`` may go to ``then``: one step forward, or to an end; never out of an end.
+
+    What is sealed can no longer be cancelled: in ``recording`` the dump exists.
+    """
+    if now.final:
+        return False
+    if then is Phase.CANCELLED:
+        return now is not Phase.RECORDING
+    if then in (Phase.FAILED, Phase.INTERRUPTED):
+        return True
+    return _FORWARD.index(then) == _FORWARD.index(now) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the bytes are. ``bytes_total`` is 0 while it is not known yet."""
+
+    bytes_done: int
+    bytes_total: int
+    rate_bytes_per_sec: float
+    eta_sec: float | None
+    guest_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a job ended badly: a stable code and a sentence for a person."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a dump is asked to be: everything of a trigger but the VMs."""
+
+    mode: Mode
+    compression: Algorithm
+    max_pause_ms: int | None = None
+    reason: str | None = None
+    case: str | None = None
+    operator: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One VM's dump from request to record. ``trigger_id`` joins the jobs of one request."""
+
+    job_id: str
+    trigger_id: str
+    uuid: str
+    vm_id: str
+    dom: str
+    wish: Wish
+    phase: Phase
+    requested_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    progress: Progress | None = None
+    error: Fault | None = None
+    dump_id: str | None = None
+    guest_pause_ms: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def step(self, phase: Phase, at: datetime, *, error: Fault | None = None) -> Self:
+        """The job, one phase on. Raises ``ValueError`` for a step that ``may_follow`` forbids."""
+        if not may_follow(self.phase, phase):
+            raise ValueError(f"job {self.job_id} cannot go from {self.phase} to {phase}")
+        return replace(
+            self,
+            phase=phase,
+            started_at=at if phase is Phase.PREPARING else self.started_at,
+            finished_at=at if phase.final else self.finished_at,
+            error=error,
+        )
+
+
+def outcome_of(jobs: Sequence[Job]) -> Outcome:
+    """One word for the jobs of a trigger, as ``GET …/status`` says it; an interrupted job counts as failed."""
+    phases = {job.phase for job in jobs}
+    if not phases:
+        return "idle"
+    if phases == {Phase.QUEUED}:
+        return "scheduled"
+    if not phases <= FINAL_PHASES:
+        return "running"
+    if phases == {Phase.COMPLETED}:
+        return "completed"
+    if Phase.COMPLETED in phases:
+        return "partial"
+    return "cancelled" if phases == {Phase.CANCELLED} else "failed"
+
+
+# --- dumps --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compression:
+    """How a dump is stored: independent blocks of ``block_bytes`` raw bytes."""
+
+    algorithm: Algorithm
+    level: int | None
+    block_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """The programs that made a dump."""
+
+    memory_dumps: str
+    libvirt: str
+    qemu: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What is known about one dump; field names and order are the contract's (section 5).
+
+    Times are RFC 3339 text with microseconds, for a manifest is kept and compared as it was written;
+    ``ctime mtime atime`` are epoch seconds.
+    """
+
+    dump_id: str
+    timestamp: str
+    dom: str
+    vmid: str
+    uuid: str
+    hypervisor: str
+    uri: str
+    mode: Literal["live", "paused", "plain"]
+    format: Literal["elf", "raw"]
+    captured_at: str
+    guest_pause_ms: float
+    guest_pauses_ms: tuple[float, ...]
+    duration_sec: float
+    raw_size_bytes: int
+    sha256: str
+    gzip_size_bytes: int
+    stored_sha256: str
+    compression: Compression
+    ctime: int
+    mtime: int
+    atime: int
+    dump_path: str
+    operator: str
+    reason: str | None
+    case: str | None
+    versions: Versions
+    warnings: tuple[str, ...] = field(default=())
+    domain_xml: str = ""
+
+
+DumpRecord = Manifest
+"""A record is the manifest's searchable copy: the same names, the same values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Totals over all records. ``last_dump`` is the newest record's timestamp."""
+
+    total_dumps: int
+    total_vms: int
+    total_size_bytes: int
+    avg_duration_sec: float
+    last_dump: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """One line of the activity log. ``code`` is an event word or an error code."""
+
+    at: datetime
+    kind: ActivityKind
+    code: str
+    message: str
+    job_id: str | None = None
+    dump_id: str | None = None
+    dom: str | None = None
