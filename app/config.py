@@ -186,4 +186,3 @@ def _check_url(name: str, url: str) -> None:
         valid = False
     if not valid:
         raise ConfigError(f"{name}={url!r} is not a URL such as https://dumps.example.org.")
-

@@ -235,7 +235,7 @@ class NoSpace(CaptureError):
     def __init__(self, directory: str, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(
             f"Not enough room in {directory}: a dump of this VM may need {needed_bytes / 2**30:.2f} GiB, "
-            f"{free_bytes / 2**30:.2f} GiB are free and not reserved. Free some room or use another DUMP_DIR. The guest was not touched."
+            f"{free_bytes / 2**30:.2f} GiB are free and not reserved. Free some room, or use another DUMP_DIR. The guest runs on."
         )
         self.directory = directory
         self.needed_bytes = needed_bytes

@@ -11,6 +11,7 @@ the folder gone it cannot. (Seen with libvirt 9.0.0.)
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 from dataclasses import dataclass
@@ -46,26 +47,43 @@ def rendezvous(uri: str, dump_dir: Path) -> Rendezvous:
     return Rendezvous(dump_dir, None)
 
 
-def make_fifo(where: Rendezvous, capture_id: str) -> Path:
-    """A FIFO, mode 0600, in a folder of its own, mode 0700. Returns the folder; the FIFO is ``PIPE_NAME`` in it.
+@dataclass(frozen=True, slots=True)
+class Fifo:
+    """A capture's FIFO. ``folder`` is its own; ``lock`` is a locked descriptor of it that says "my capture lives"."""
 
-    Raises ``OSError``.
-    """
+    folder: Path
+    lock: int
+
+    @property
+    def path(self) -> Path:
+        return self.folder / PIPE_NAME
+
+    def drop(self, *, settled: bool = False) -> None:
+        """``drop_fifo``, and let the lock go. ``settled``: libvirt's call returned, so nobody will open it any more."""
+        drop_fifo(self.folder, settled=settled)
+        os.close(self.lock)
+
+
+def make_fifo(where: Rendezvous, capture_id: str) -> Fifo:
+    """A FIFO, mode 0600, in a folder of its own, mode 0700, locked while this process lives. Raises ``OSError``."""
     folder = where.directory / f"{FOLDER_PREFIX}{capture_id}"
     folder.mkdir(mode=0o700)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fifo = Fifo(folder, lock)
     try:
-        os.mkfifo(folder / PIPE_NAME, mode=0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.mkfifo(fifo.path, mode=0o600)
         if where.owner is not None:
-            os.chown(folder / PIPE_NAME, where.owner, -1)
+            os.chown(fifo.path, where.owner, -1)
             os.chown(folder, where.owner, -1)
     except OSError:
-        drop_fifo(folder)
+        fifo.drop(settled=True)
         raise
-    return folder
+    return fifo
 
 
-def drop_fifo(folder: Path) -> None:
-    """Take the FIFO away so that nobody blocks on it. Blocks for 200 ms; harmless if it is gone already.
+def drop_fifo(folder: Path, *, settled: bool = False) -> None:
+    """Take the FIFO away so that nobody blocks on it. Blocks for 200 ms unless ``settled``; harmless if it is gone.
 
     A regular file in the FIFO's place, made by a libvirtd that came too late, goes too: it is never evidence.
     """
@@ -78,16 +96,31 @@ def drop_fifo(folder: Path) -> None:
             pipe.unlink()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             folder.rmdir()
-        if reader is not None:
+        if reader is not None and not settled:
             time.sleep(_GRACE_SEC)
     finally:
         if reader is not None:
             os.close(reader)
 
 
-def fifo_folders(where: Rendezvous) -> list[Path]:
-    """Every capture's folder that stands at the rendezvous, oldest name first."""
+def abandoned_fifos(where: Rendezvous) -> list[Path]:
+    """The folders at the rendezvous whose capture is dead for certain, because nobody holds their lock."""
     try:
-        return sorted(path for path in where.directory.glob(f"{FOLDER_PREFIX}*") if path.is_dir() and not path.is_symlink())
+        folders = sorted(where.directory.glob(f"{FOLDER_PREFIX}*"))
     except OSError:
         return []
+    return [folder for folder in folders if _unlocked(folder)]
+
+
+def _unlocked(folder: Path) -> bool:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -89,6 +89,18 @@ def vmid_of(*, name: str, libvirt_id: int | None, opennebula_vmid: str | None = 
     return "" if libvirt_id is None else str(libvirt_id)
 
 
+def opennebula_vmid(metadata_xml: str) -> str | None:
+    """The OpenNebula VM id in a domain's ``http://opennebula.org/xmlns/libvirt/1.0`` metadata element, if there is one.
+
+    OpenNebula writes ``<one:vm><one:vmid>42</one:vmid>…`` (its VMM driver, ``libvirt_driver_kvm.cc``).
+    """
+    found = re.search(r"<(?:\w+:)?vmid>\s*(\d+)\s*</", metadata_xml)
+    return found.group(1) if found else None
+
+
+OPENNEBULA_NAMESPACE = "http://opennebula.org/xmlns/libvirt/1.0"
+
+
 def find_domain(wanted: str, domains: Iterable[Domain]) -> Domain:
     """The one domain that ``wanted`` names: tried as uuid, vmid, name, libvirt ID, in that order.
 

@@ -1,0 +1,68 @@
+"""What a capture tells while it runs: phases, progress at most ten times a second, and warnings, as lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from app.lines import FifoLine, Line, ProgressLine, WarningLine, phase_line
+from app.model import Phase
+
+_EVERY_SEC = 0.1
+_RATE_WINDOW_SEC = 2.0
+
+
+class Report:
+    """Tells one VM's lines to ``tell``."""
+
+    def __init__(self, vm: str, tell: Callable[[Line], None]) -> None:
+        self.vm = vm
+        self.warnings: list[str] = []
+        self._tell = tell
+        self._phase = Phase.PREPARING
+        self._told_at = 0.0
+        self._window: list[tuple[float, int]] = []
+
+    def phase(self, phase: Phase, dom: str) -> None:
+        """The capture of ``dom`` enters ``phase``."""
+        self._phase = phase
+        self._told_at = 0.0
+        self._window.clear()
+        self._tell(phase_line(self.vm, dom, phase))
+
+    def fifo(self, directory: str) -> None:
+        """The FIFO stands in ``directory``."""
+        self._tell(FifoLine(vm=self.vm, directory=directory))
+
+    def warn(self, code: str, message: str) -> None:
+        """Tell it now, and keep it for the manifest."""
+        self.warnings.append(message)
+        self._tell(WarningLine(vm=self.vm, code=code, message=message))
+
+    def progress(self, bytes_done: int, bytes_total: int, *, guest_paused: bool, always: bool = False) -> None:
+        """Where the bytes are; dropped if the last one was told less than 100 ms ago, unless ``always``."""
+        now = time.monotonic()
+        if not always and now - self._told_at < _EVERY_SEC:
+            return
+        self._told_at = now
+        rate = self._rate(now, bytes_done)
+        left = max(0, bytes_total - bytes_done)
+        self._tell(
+            ProgressLine(
+                vm=self.vm,
+                phase=self._phase,
+                bytes_done=bytes_done,
+                bytes_total=bytes_total,
+                rate_bytes_per_sec=round(rate, 1),
+                eta_sec=round(left / rate, 3) if rate and bytes_total else None,
+                guest_paused=guest_paused,
+            )
+        )
+
+    def _rate(self, now: float, bytes_done: int) -> float:
+        """Bytes a second over the last two seconds."""
+        self._window.append((now, bytes_done))
+        while len(self._window) > 2 and now - self._window[0][0] > _RATE_WINDOW_SEC:
+            self._window.pop(0)
+        since, before = self._window[0]
+        return (bytes_done - before) / (now - since) if now > since else 0.0

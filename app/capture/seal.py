@@ -1,0 +1,274 @@
+"""Bytes → SHA-256, compression, SHA-256, disk: one pass on a few threads, then the names, in the order of ``evidence``.
+
+Each raw block travels in a *slot*: hashed and packed at the same time, written and hashed again in order, then its
+buffer is used again. The number of slots bounds the memory, however large the guest is. ``hashlib``, ISA-L, zstd and
+lz4 release the GIL on buffers of this size, so the threads do run beside each other.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from app.capture.codecs import BLOCK_BYTES, Codec, Pieces
+from app.capture.patience import Patience
+from app.errors import CaptureError, DumpDirUnusable, NoSpace, SealFailed
+from app.evidence import dump_name, encode_manifest, manifest_path, partial_path, publish
+from app.model import Compression, Manifest
+
+SLOTS = 72
+"""Blocks under way at once: 72 MiB of raw buffers, and as much again if nothing can be compressed."""
+
+_PACKERS = min(4, os.cpu_count() or 1)
+_WRITE_BACK_BYTES = 16 << 20
+_ZEROS = bytes(BLOCK_BYTES)
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One raw block on its way. ``buffer`` has ``BLOCK_BYTES``, of which the first ``length`` count."""
+
+    buffer: bytearray = field(default_factory=lambda: bytearray(BLOCK_BYTES))
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What was written: lengths in bytes, hashes as lowercase hex; ``stat`` times in epoch seconds."""
+
+    raw_size_bytes: int
+    sha256: str
+    stored_size_bytes: int
+    stored_sha256: str
+    compression: Compression
+    ctime: int
+    mtime: int
+    atime: int
+
+
+class Seal:
+    """One dump while it is being made. Left without ``publish``, nothing of it stays."""
+
+    def __init__(self, dump_dir: Path, vmid: str, epoch_sec: int, codec: Codec, reserve_bytes: int) -> None:
+        """Takes a name and reserves room for ``reserve_bytes``, for the worst case, so that running captures cannot
+        promise themselves the same room. Raises ``NoSpace`` or ``DumpDirUnusable``."""
+        self._codec = codec
+        self._name: Callable[[int], Path] = lambda attempt: dump_dir / dump_name(vmid, epoch_sec, codec.algorithm, attempt)
+        self._epoch_sec = epoch_sec
+        self._attempt, self._file = _claim(self._name)
+        self._dump = self._name(self._attempt)
+        self._published = False
+        try:
+            _reserve(self._file, dump_dir, reserve_bytes)
+        except BaseException:
+            self._discard()
+            raise
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for _ in range(SLOTS):
+            self._free.put(Slot())
+        self._hasher = ThreadPoolExecutor(1, "seal-hash")
+        self._packers = ThreadPoolExecutor(_PACKERS, "seal-pack")
+        self._writer = ThreadPoolExecutor(1, "seal-write")
+        self._raw_hash, self._stored_hash = hashlib.sha256(), hashlib.sha256()
+        self._packed_zeros: Pieces | None = None
+        self._blocks: list[tuple[int, int]] = []
+        self._stored_bytes = self._written_back = self._raw_bytes = 0
+        self._failure: BaseException | None = None
+
+    def take(self, patience: Patience) -> Slot:
+        """A slot to fill. Waits for one; raises what went wrong behind, or what ``patience`` raises."""
+        while True:
+            self._raise_failure()
+            try:
+                return self._free.get(timeout=0.1)
+            except queue.Empty:
+                patience.check()
+
+    def put(self, slot: Slot, length: int) -> None:
+        """Send the first ``length`` bytes of a slot on; all blocks but the last are full."""
+        slot.length = length
+        hashed = self._hasher.submit(self._hash, slot)
+        packed = self._packers.submit(self._pack, slot)
+        self._writer.submit(self._write, slot, hashed, packed)
+        self._raw_bytes += length
+
+    def finish(self) -> Image:
+        """Wait until everything is written and synced. Raises ``NoSpace`` or ``SealFailed``."""
+        for threads in (self._hasher, self._packers, self._writer):
+            threads.shutdown(wait=True)
+        self._raise_failure()
+        try:
+            self._append((self._codec.table(self._blocks),))
+            os.ftruncate(self._file, self._stored_bytes)
+            os.fsync(self._file)
+            stat = os.fstat(self._file)
+        except OSError as error:
+            raise self._as_ours(error) from error
+        return Image(
+            raw_size_bytes=self._raw_bytes,
+            sha256=self._raw_hash.hexdigest(),
+            stored_size_bytes=self._stored_bytes,
+            stored_sha256=self._stored_hash.hexdigest(),
+            compression=Compression(algorithm=self._codec.algorithm, level=self._codec.level, block_bytes=BLOCK_BYTES),
+            ctime=self._epoch_sec,
+            mtime=int(stat.st_mtime),
+            atime=int(stat.st_atime),
+        )
+
+    def publish(self, describe: Callable[[Path], Manifest]) -> Manifest:
+        """Give the finished dump its name and its manifest, which ``describe`` makes for that name.
+
+        If somebody took the name meanwhile, the next one. Raises ``NoSpace`` or ``SealFailed``.
+        """
+        try:
+            while True:
+                manifest = describe(self._dump)
+                _write_synced(partial_path(manifest_path(self._dump)), encode_manifest(manifest))
+                try:
+                    publish(self._dump)
+                    self._published = True
+                    return manifest
+                except FileExistsError:
+                    self._rename()
+        except OSError as error:
+            raise self._as_ours(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for threads in (self._hasher, self._packers, self._writer):
+            threads.shutdown(wait=True, cancel_futures=True)
+        self._discard()
+
+    # -- on the threads
+
+    def _hash(self, slot: Slot) -> None:
+        self._raw_hash.update(memoryview(slot.buffer)[: slot.length])
+
+    def _pack(self, slot: Slot) -> Pieces:
+        if slot.length == BLOCK_BYTES:
+            if slot.buffer != _ZEROS:  # memcmp, which stops at the first difference
+                return self._codec.pack(slot.buffer)
+            if self._packed_zeros is None:  # two threads may both make it; they make the same
+                self._packed_zeros = self._codec.pack(_ZEROS)
+            return self._packed_zeros
+        return self._codec.pack(memoryview(slot.buffer)[: slot.length])
+
+    def _write(self, slot: Slot, hashed: Future[None], packed: Future[Pieces]) -> None:
+        if self._failure is None:
+            try:
+                self._blocks.append((self._append(packed.result()), slot.length))
+                hashed.result()
+            except BaseException as error:  # noqa: BLE001 - raised again by take() or finish()
+                self._failure = error
+        self._free.put(slot)
+
+    def _append(self, pieces: Pieces) -> int:
+        """Hash and write; how many bytes that were."""
+        for piece in pieces:
+            self._stored_hash.update(piece)
+        length = left = sum(map(len, pieces))
+        while left:
+            written = os.writev(self._file, pieces)
+            left -= written
+            if left:  # the disk took a part: go on behind it
+                pieces = (memoryview(b"".join(pieces))[written:],)
+        self._stored_bytes += length
+        if self._stored_bytes - self._written_back >= _WRITE_BACK_BYTES:
+            # Start writing back now, so that the fsync at the end is short and the host's page cache is left alone.
+            os.posix_fadvise(self._file, self._written_back, self._stored_bytes - self._written_back, os.POSIX_FADV_DONTNEED)
+            self._written_back = self._stored_bytes
+        return length
+
+    # -- its files
+
+    def _raise_failure(self) -> None:
+        if isinstance(self._failure, CaptureError):
+            raise self._failure
+        if self._failure is not None:
+            raise self._as_ours(self._failure) from self._failure
+
+    def _as_ours(self, error: BaseException) -> CaptureError:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return NoSpace(str(self._dump.parent), self._stored_bytes, _free_bytes(self._dump.parent))
+        return SealFailed(f"The dump could not be written to {self._dump}: {error}. Nothing of it was kept, and the guest runs on.")
+
+    def _rename(self) -> None:
+        """Move the partial file to the next free name, keeping its lock; what stands under the old name is not ours."""
+        old_partial, old_manifest = partial_path(self._dump), partial_path(manifest_path(self._dump))
+        if self._dump.exists() and self._dump.samefile(old_partial):
+            self._dump.unlink()  # our own second name: the manifest's name was the one that is taken
+        while True:
+            self._attempt += 1
+            dump = self._name(self._attempt)
+            if _taken(dump):
+                continue
+            os.link(old_partial, partial_path(dump))
+            break
+        old_manifest.unlink(missing_ok=True)
+        old_partial.unlink()
+        self._dump = dump
+
+    def _discard(self) -> None:
+        if not self._published:
+            partial_path(manifest_path(self._dump)).unlink(missing_ok=True)
+            partial_path(self._dump).unlink(missing_ok=True)
+        os.close(self._file)
+
+
+def _taken(dump: Path) -> bool:
+    return dump.exists() or manifest_path(dump).exists() or partial_path(dump).exists()
+
+
+def _claim(name: Callable[[int], Path]) -> tuple[int, int]:
+    """The first attempt whose name is free, and its new partial file, open and locked. Raises ``DumpDirUnusable``."""
+    attempt = 1
+    while True:
+        dump = name(attempt)
+        if not _taken(dump):
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(partial_path(dump), flags, 0o600)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return attempt, descriptor
+            except (FileExistsError, BlockingIOError):
+                pass
+            except OSError as error:
+                raise DumpDirUnusable(
+                    f"Dumps cannot be written to {dump.parent}: {error.strerror}. "
+                    "Make the folder, make it writable, or set DUMP_DIR. The guest was not touched."
+                ) from error
+        attempt += 1
+
+
+def _reserve(descriptor: int, folder: Path, size_bytes: int) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    except OSError as error:
+        os.ftruncate(descriptor, 0)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoSpace(str(folder), size_bytes, _free_bytes(folder)) from error
+        raise DumpDirUnusable(f"Room in {folder} cannot be reserved: {error.strerror}. The guest was not touched.") from error
+
+
+def _free_bytes(folder: Path) -> int:
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)

@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Capture the memory of running VMs and seal it: the command line over ``app.capture``. Works without the service.
+
+Exit code: 0 all sealed and recorded · 2 usage · 3 no such VM, ambiguous, or not running · 4 hypervisor unreachable or
+refused · 5 not enough space · 6 capture or seal failed · 7 timed out · 8 cancelled · 9 sealed, but the record is not yet
+delivered. With several VMs the first that occurred of 8 6 7 5 4 3 9.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from app.records.index import record_by_hand
+
+from app.capture import Connection, Order, Patience, Report, capture, connect
+from app.capture.codecs import codec
+from app.config import Settings
+from app.errors import ConfigError, MemoryDumpsError, StateError
+from app.lines import FailedLine, Line, SealedLine, encode
+from app.model import ALGORITHMS, MODES, Algorithm, Manifest, Mode
+from scripts.terminal import Terminal
+
+_USAGE, _FAILED, _CANCELLED, _UNDELIVERED = 2, 6, 8, 9
+_EXIT_CODES = {
+    "config-invalid": _USAGE,
+    "live-not-available": _USAGE,
+    "vm-unknown": 3,
+    "ambiguous-vm": 3,
+    "vm-not-running": 3,
+    "domain-busy": 4,
+    "hypervisor-unreachable": 4,
+    "hypervisor-not-responding": 4,
+    "hypervisor-refused": 4,
+    "no-space": 5,
+    "timed-out": 7,
+    "cancelled": _CANCELLED,
+}
+_WORST_FIRST = (_CANCELLED, _FAILED, 7, 5, 4, 3, _UNDELIVERED, _USAGE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The command line, parsed."""
+
+    settings: Settings
+    vms: tuple[str, ...]
+    uri: str
+    dump_dir: Path
+    mode: Mode
+    algorithm: Algorithm
+    level: int | None
+    timeout_sec: float
+    operator: str
+    reason: str | None
+    case: str | None
+    json: bool
+    record: bool
+
+    def order(self, vm: str) -> Order:
+        """What to capture for one of the VMs."""
+        return Order(
+            vm=vm,
+            dump_dir=self.dump_dir,
+            mode=self.mode,
+            algorithm=self.algorithm,
+            level=self.level,
+            timeout_sec=self.timeout_sec,
+            operator=self.operator,
+            reason=self.reason,
+            case=self.case,
+        )
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        request = parse(arguments)
+    except ConfigError as error:
+        print(f"memdump: {error}", file=sys.stderr)
+        return _USAGE
+    patience = Patience()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: patience.cancel())
+    if request.json:
+        threading.Thread(target=_cancel_at_end_of_input, args=(patience,), name="stdin", daemon=True).start()
+        return run(request, patience, _tell_json(patience))
+    with Terminal() as terminal:
+        return run(request, patience, terminal.tell)
+
+
+def run(request: Request, patience: Patience, tell: Callable[[Line], None]) -> int:
+    """Capture one VM after the other; returns the exit code."""
+    codes: set[int] = set()
+    try:
+        connection = connect(request.uri, patience)
+    except MemoryDumpsError as error:
+        for vm in request.vms or ("*",):
+            codes.add(_failed(vm, error, tell))
+        return _worst(codes)
+    for label, vm in _wanted(request, connection):
+        code = _one(request, connection, label, vm, patience, tell)
+        codes.add(code)
+        if code == _CANCELLED:
+            break
+    connection.close()
+    return _worst(codes)
+
+
+def _wanted(request: Request, connection: Connection) -> Iterator[tuple[str, str]]:
+    """What each VM is called in the lines, and what names it."""
+    if request.vms:
+        yield from ((vm, vm) for vm in dict.fromkeys(request.vms))
+    else:
+        yield from ((domain.vmid, domain.uuid) for domain in connection.active())
+
+
+def _one(request: Request, connection: Connection, label: str, vm: str, patience: Patience, tell: Callable[[Line], None]) -> int:
+    connection.patience = patience
+    try:
+        manifest = capture(request.order(vm), connection, Report(label, tell), patience)
+    except MemoryDumpsError as error:
+        return _failed(label, error, tell)
+    code = _record(request, manifest)
+    tell(SealedLine(vm=label, manifest=manifest))
+    return code
+
+
+def _record(request: Request, manifest: Manifest) -> int:
+    """Commit the record, unless the service does that itself. The dump exists whatever comes of it."""
+    if request.record:
+        try:
+            record_by_hand(request.settings.state_file, manifest)
+        except StateError as error:
+            print(f"memdump: the dump is sealed, but its record is not kept yet: {error}", file=sys.stderr)
+            return _UNDELIVERED
+    return 0
+
+
+def _failed(vm: str, error: MemoryDumpsError, tell: Callable[[Line], None]) -> int:
+    tell(FailedLine(vm=vm, code=error.code, message=str(error)))
+    return _EXIT_CODES.get(error.code, _FAILED)
+
+
+def _worst(codes: set[int]) -> int:
+    return next((code for code in _WORST_FIRST if code in codes), 0)
+
+
+def _tell_json(patience: Patience) -> Callable[[Line], None]:
+    """Lines on standard output. A reader that went away cancels, for nobody would know of the dump."""
+
+    def tell(line: Line) -> None:
+        try:
+            sys.stdout.buffer.write(encode(line))
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            patience.cancel()
+
+    return tell
+
+
+def _cancel_at_end_of_input(patience: Patience) -> None:
+    """The service holds our standard input open; its end, even by SIGKILL, is ours too."""
+    while os.read(0, 4096):
+        pass
+    patience.cancel()
+
+
+def parse(arguments: list[str]) -> Request:
+    """The request. Raises ``ConfigError``; leaves by ``SystemExit(2)`` for wrong usage."""
+    settings = Settings.from_environment(os.environ)
+    parser = argparse.ArgumentParser("memdump", description="Capture the memory of running VMs and seal it as evidence.")
+    parser.add_argument("vms", metavar="VM", nargs="*", help="uuid, OpenNebula id, name or libvirt ID")
+    parser.add_argument("--all", action="store_true", help="every running VM")
+    parser.add_argument("--uri", default=settings.libvirt_uri, help="libvirt connection (default: %(default)s)")
+    parser.add_argument("--dump-dir", type=Path, help=f"where the dump goes (default: {settings.dump_dir})")
+    parser.add_argument("--mode", choices=MODES, default=settings.mode)
+    parser.add_argument("--compression", choices=ALGORITHMS, default=settings.compression)
+    parser.add_argument("--level", type=int, help="compression level (gzip 0…3, zstd -7…22, lz4 -9…16)")
+    parser.add_argument(
+        "--max-pause-ms", type=int, default=settings.max_pause_ms, help="longest stop that a live capture may cause"
+    )
+    parser.add_argument("--timeout-sec", type=float, default=settings.dump_timeout_sec, help="for one VM's memory; 0: none")
+    parser.add_argument("--reason", help="why, for the manifest")
+    parser.add_argument("--case", help="the case it belongs to, for the manifest")
+    parser.add_argument("--operator", default=None, help="who, for the manifest (default: your user name)")
+    parser.add_argument("--json", action="store_true", help="JSON lines on standard output; the end of standard input cancels")
+    parser.add_argument("--no-record", action="store_true", help="leave the record to somebody else")
+    given = parser.parse_args(arguments)
+    if bool(given.vms) == given.all:
+        parser.error("name the VMs, or say --all")
+    if given.timeout_sec < 0 or given.max_pause_ms < 1:
+        parser.error("--timeout-sec must not be negative, --max-pause-ms at least 1")
+    codec(given.compression, given.level)
+    if given.dump_dir is None and "DUMP_DIR" not in os.environ:
+        settings.dump_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the default folder; a named one must be there
+    return Request(
+        settings=settings,
+        vms=tuple(given.vms),
+        uri=given.uri,
+        dump_dir=(given.dump_dir or settings.dump_dir).absolute(),
+        mode=given.mode,
+        algorithm=given.compression,
+        level=given.level,
+        timeout_sec=given.timeout_sec,
+        operator=given.operator or getpass.getuser(),
+        reason=given.reason,
+        case=given.case,
+        json=given.json,
+        record=not given.no_record,
+    )
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a thread that hangs in libvirt must not keep the process
