@@ -121,7 +121,8 @@ class _Writer(logging.handlers.QueueListener):
         self.lines = lines
 
     def enqueue_sentinel(self) -> None:
-        """Unlike the base class, wait for room for the word that ends the thread (None): a full queue must not keep the service from ending."""
+        """Wait for room for the word that ends the thread (None), unlike the base class: a full queue must not keep the
+        service from ending."""
         self.lines.put(None)
 
 

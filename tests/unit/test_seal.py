@@ -1,0 +1,158 @@
+"""One pass from bytes to a named dump: hashes, bounds, names, and what is left when it fails."""
+
+import gzip
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.capture.codecs import BLOCK_BYTES, codec
+from app.capture.patience import Patience
+from app.capture.seal import SLOTS, Image, Seal
+from app.errors import CaptureCancelled, DumpDirUnusable, NoSpace
+from app.evidence import manifest_path, partial_path
+from app.model import ALGORITHMS, Algorithm, Manifest
+from tests.unit.test_evidence import manifest_of
+
+RESERVE = 64 << 20
+
+
+def feed(seal: Seal, blocks: Iterator[bytes] | list[bytes]) -> None:
+    patience = Patience()
+    for block in blocks:
+        slot = seal.take(patience)
+        slot.buffer[: len(block)] = block
+        seal.put(slot, len(block))
+
+
+def describe(image: Image, path: Path) -> Manifest:
+    return replace(manifest_of(path), sha256=image.sha256, gzip_size_bytes=image.stored_size_bytes)
+
+
+def blocks() -> list[bytes]:
+    return [
+        os.urandom(BLOCK_BYTES),
+        bytes(BLOCK_BYTES),
+        b"text " * (BLOCK_BYTES // 5) + b"x",
+        bytes(BLOCK_BYTES),
+        os.urandom(12_345),
+    ]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_both_hashes_are_those_of_the_bytes(tmp_path: Path, algorithm: Algorithm) -> None:
+    raw = blocks()
+    with Seal(tmp_path, "101", 1, codec(algorithm), RESERVE) as seal:
+        feed(seal, raw)
+        image = seal.finish()
+        manifest = seal.publish(lambda path: describe(image, path))
+    dump = Path(manifest.dump_path)
+    assert image.raw_size_bytes == sum(map(len, raw))
+    assert image.sha256 == hashlib.sha256(b"".join(raw)).hexdigest()
+    assert image.stored_sha256 == hashlib.sha256(dump.read_bytes()).hexdigest()
+    assert image.stored_size_bytes == dump.stat().st_size
+    assert sorted(tmp_path.iterdir()) == [dump, manifest_path(dump)]
+    assert dump.stat().st_mode & 0o777 == 0o600
+    assert manifest_path(dump).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_reserved_and_not_needed_is_given_back(tmp_path: Path) -> None:
+    with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
+        assert partial_path(tmp_path / "101_1.mem.gz").stat().st_blocks * 512 >= RESERVE
+        feed(seal, [b"x"])
+        image = seal.finish()
+        dump = Path(seal.publish(lambda path: describe(image, path)).dump_path)
+    assert dump.stat().st_blocks * 512 < 1 << 20
+
+
+def test_a_taken_name_gets_a_number_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "101_1.mem.gz").write_bytes(b"an older dump")
+    (tmp_path / "101_1-2.mem.gz.manifest.json").write_bytes(b"an older manifest")
+    with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
+        feed(seal, [b"x"])
+        image = seal.finish()
+        manifest = seal.publish(lambda path: describe(image, path))
+    assert manifest.dump_path == str(tmp_path / "101_1-3.mem.gz")
+    assert (tmp_path / "101_1.mem.gz").read_bytes() == b"an older dump"
+    assert (tmp_path / "101_1-2.mem.gz.manifest.json").read_bytes() == b"an older manifest"
+
+
+@pytest.mark.parametrize("taken", ["101_1.mem.gz", "101_1.mem.gz.manifest.json"])
+def test_a_name_taken_at_the_last_moment_is_left_and_the_next_one_used(tmp_path: Path, taken: str) -> None:
+    with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
+        feed(seal, [b"x"])
+        image = seal.finish()
+        (tmp_path / taken).write_bytes(b"somebody else's")
+        manifest = seal.publish(lambda path: describe(image, path))
+    assert (tmp_path / taken).read_bytes() == b"somebody else's"
+    assert manifest.dump_path == str(tmp_path / "101_1-2.mem.gz")
+    assert gzip.decompress(Path(manifest.dump_path).read_bytes()) == b"x"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([taken, "101_1-2.mem.gz", "101_1-2.mem.gz.manifest.json"])
+
+
+def test_two_seals_of_the_same_second_get_different_names(tmp_path: Path) -> None:
+    with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as one, Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as other:
+        paths = []
+        for seal in (one, other):
+            feed(seal, [b"x"])
+            image = seal.finish()
+            paths.append(seal.publish(lambda path, image=image: describe(image, path)).dump_path)
+    assert len(set(paths)) == 2
+
+
+def test_a_seal_that_is_left_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CaptureCancelled), Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
+        feed(seal, blocks())
+        raise CaptureCancelled
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_is_bounded_and_a_cancelled_wait_for_a_buffer_ends(tmp_path: Path) -> None:
+    patience = Patience()
+    with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
+        held = [seal.take(patience) for _ in range(SLOTS)]
+        patience.cancel()
+        with pytest.raises(CaptureCancelled):
+            seal.take(patience)
+        assert len(held) == SLOTS
+
+
+def test_room_that_is_not_there_is_missed_before_anything_is_written(tmp_path: Path) -> None:
+    stat = os.statvfs(tmp_path)
+    with pytest.raises(NoSpace) as caught:
+        Seal(tmp_path, "101", 1, codec("gzip"), stat.f_blocks * stat.f_frsize * 2)
+    assert caught.value.code == "no-space"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DumpDirUnusable, match="gone"):
+        Seal(tmp_path / "gone", "101", 1, codec("gzip"), RESERVE)
+
+
+def test_a_disk_that_fails_in_the_middle_ends_in_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """A real limit of the kernel (RLIMIT_FSIZE) in a process of its own stops the writing."""
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from app.capture.codecs import codec
+from app.capture.seal import Seal
+from app.errors import SealFailed
+from tests.unit.test_seal import blocks, feed
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    with Seal(Path(sys.argv[1]), "101", 1, codec("none"), 1 << 20) as seal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, resource.RLIM_INFINITY))
+        feed(seal, blocks() * 40)
+        seal.finish()
+except SealFailed as error:
+    print(error.code)
+"""
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.strip() == "seal-failed", ended.stderr
+    assert list(tmp_path.iterdir()) == []
