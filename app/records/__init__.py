@@ -1,0 +1,1 @@
+"""Records: the searchable copies of manifests."""
