@@ -1,0 +1,130 @@
+"""What a demo guest is: its size, what its memory holds, and how libvirt is told about it."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
+
+OPENNEBULA_NAMESPACE = "http://opennebula.org/xmlns/libvirt/1.0"
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+MARKER_BYTES = 64 << 10
+_SMALLEST_MIB = 128
+_SMALLEST_BOOTED_MIB = 192
+_TRANSLATED_CODE_MIB = 64  # QEMU would take up to 1 GiB of the host for code that it translated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """One guest. Sizes are of its memory, in MiB.
+
+    ``boots``: Linux runs in it, fills ``text_mib`` with text and ``random_mib`` with random bytes, and says READY. Else
+    its virtual CPUs are never started: it stays ``paused`` and no byte of its memory changes by itself.
+    ``starts``: it is started when it is added; else it is only defined, and shut off.
+    ``vmid``: the OpenNebula VM id in its metadata. ``disk``: it has an (empty) virtio disk with an image on the host.
+
+    >>> hex(Guest(name="small", memory_mib=128, boots=False).marker_address)
+    '0x4000000'
+    """
+
+    name: str
+    memory_mib: int = 256
+    text_mib: int = 32
+    random_mib: int = 8
+    vcpus: int = 1
+    vmid: str | None = None
+    disk: bool = False
+    boots: bool = True
+    starts: bool = True
+
+    def __post_init__(self) -> None:
+        smallest = _SMALLEST_BOOTED_MIB if self.boots else _SMALLEST_MIB
+        if self.memory_mib < smallest:
+            raise ValueError(f"{self.name}: {self.memory_mib} MiB are too little, {smallest} MiB are needed")
+
+    @property
+    def uuid(self) -> str:
+        """The same at every start, so that yesterday's dumps of a demo guest still belong to it."""
+        return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}.demo.invalid"))
+
+    @property
+    def marker(self) -> bytes:
+        """``MARKER_BYTES`` that occur nowhere else and differ from page to page and from guest to guest."""
+        lines = (hashlib.sha256(f"{self.name} {number}".encode()).digest() for number in range(MARKER_BYTES // 32))
+        return b"".join(lines)
+
+    @property
+    def marker_address(self) -> int:
+        """The guest-physical address of the marker.
+
+        Above the place where the kernel unpacks itself (16 MiB and some 60 more), below the initrd at the end of memory.
+        """
+        return (128 << 20) if self.boots else (self.memory_mib << 19)
+
+    def xml(self, files: GuestFiles) -> str:
+        """The domain's description for libvirt.
+
+        QEMU's ``loader`` device writes the marker into the guest's memory before anything runs there; ``memmap=`` keeps
+        the kernel from using the place. Software emulation, for there is always some: KVM may be missing, or there and hang.
+        """
+        return f"""<domain type='qemu' xmlns:qemu='{QEMU_NAMESPACE}'>
+  <name>{escape(self.name)}</name>
+  <uuid>{self.uuid}</uuid>{self._metadata()}
+  <memory unit='MiB'>{self.memory_mib}</memory>
+  <vcpu>{self.vcpus}</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type>{self._boot(files)}</os>
+  <features><acpi/><apic/><tcg><tb-cache unit='MiB'>{_TRANSLATED_CODE_MIB}</tb-cache></tcg></features>
+  <on_crash>destroy</on_crash>
+  <on_reboot>destroy</on_reboot>
+  <devices>
+    <controller type='usb' model='none'/>
+    <serial type='file'><source path={quoteattr(str(files.console))}/></serial>{self._disk(files)}
+    <memballoon model='none'/>
+  </devices>
+  <qemu:commandline>
+    <qemu:arg value='-device'/>
+    <qemu:arg value={quoteattr(f"loader,file={files.marker},addr={self.marker_address:#x},force-raw=on")}/>
+  </qemu:commandline>
+</domain>"""
+
+    def _metadata(self) -> str:
+        if self.vmid is None:
+            return ""
+        return f"<metadata><one:vm xmlns:one='{OPENNEBULA_NAMESPACE}'><one:vmid>{self.vmid}</one:vmid></one:vm></metadata>"
+
+    def _boot(self, files: GuestFiles) -> str:
+        if not self.boots:
+            return ""
+        line = (
+            f"console=ttyS0 quiet panic=-1 memmap={MARKER_BYTES >> 10}K${self.marker_address:#x} "
+            f"guest_name={self.name} text_mib={self.text_mib} random_mib={self.random_mib}"
+        )
+        return f"<kernel>{files.kernel}</kernel><initrd>{files.initrd}</initrd><cmdline>{escape(line)}</cmdline>"
+
+    def _disk(self, files: GuestFiles) -> str:
+        if not self.disk:
+            return ""
+        return f"""
+    <disk type='file'><driver name='qemu' type='raw'/><source file='{files.disk}'/><target dev='vda' bus='virtio'/></disk>"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestFiles:
+    """What QEMU opens for one guest."""
+
+    kernel: Path
+    initrd: Path
+    marker: Path
+    console: Path
+    disk: Path
+
+
+STANDARD_GUESTS = (
+    Guest(name="vm-web-01", memory_mib=1024, text_mib=256, random_mib=64, vmid="101"),
+    Guest(name="vm-db-01", memory_mib=512, text_mib=96, random_mib=32, vmid="102", disk=True),
+    Guest(name="vm-old-01", memory_mib=256, vmid="103", starts=False),
+)
+"""Two VMs that run and one that is shut off: what ``make demo`` shows."""

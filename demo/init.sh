@@ -1,0 +1,22 @@
+#!/bin/busybox sh
+# The only program of a demo guest: fills its memory as the kernel command line says, says READY, and stays.
+/bin/busybox --install -s /bin
+export PATH=/bin
+mkdir -p /proc /sys /dev /memory
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+hostname "$guest_name"
+mount -t tmpfs -o size=95% tmpfs /memory
+
+# Text by the MiB: under software emulation many small writes would be slow.
+yes "$guest_name: the quick brown fox jumps over the lazy dog, and this guest remembers it." | head -c 1m > /memory/text
+copies=1
+while [ "$copies" -lt "$text_mib" ]; do
+  dd if=/memory/text of=/memory/text bs=1M count=1 seek="$copies" conv=notrunc 2> /dev/null
+  copies=$((copies + 1))
+done
+dd if=/dev/urandom of=/memory/random bs=1M count="$random_mib" 2> /dev/null
+
+echo "READY $guest_name"
+while true; do sleep 3600; done

@@ -1,0 +1,100 @@
+"""A Linux kernel from the distribution's package and an initrd around busybox, kept between runs.
+
+Nothing is installed: the package is downloaded and unpacked.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+CACHE = Path(__file__).resolve().parent.parent / "var" / "demo"
+_INIT = Path(__file__).with_name("init.sh")
+_BUSYBOX = Path("/bin/busybox")
+_META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")  # Debian's, Ubuntu's
+_KERNEL_PACKAGE = re.compile(r"Depends: (linux-image-\d\S+)")
+_FETCH_SEC = 300.0
+_PACK_SEC = 30.0
+
+
+class KernelMissing(RuntimeError):
+    """No kernel for the demo guests could be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What a guest boots: two files."""
+
+    image: Path
+    initrd: Path
+
+
+def kernel(cache: Path = CACHE) -> Kernel:
+    """The kernel and the initrd, fetched and built on first use. Raises ``KernelMissing``."""
+    cache.mkdir(parents=True, exist_ok=True)
+    image = cache / "vmlinuz"
+    if not image.exists():
+        _fetch(image)
+    return Kernel(image, _initrd(cache / "initrd"))
+
+
+def _fetch(image: Path) -> None:
+    """Unpack the newest kernel package into a folder of its own and keep the kernel alone."""
+    with tempfile.TemporaryDirectory(dir=image.parent, prefix=".fetch-") as name:
+        folder = Path(name)
+        _run("apt-get", "download", "--quiet", "-o", "APT::Sandbox::User=root", _package(), cwd=folder)
+        (package,) = folder.glob("*.deb")
+        _run("dpkg", "-x", str(package), str(folder / "tree"), cwd=folder)
+        found = sorted((folder / "tree" / "boot").glob("vmlinuz-*"))
+        if not found:
+            raise KernelMissing(f"{package.name} holds no kernel")
+        found[0].rename(image)
+
+
+def _package() -> str:
+    for name in _META_PACKAGES:
+        listed = subprocess.run(["apt-cache", "depends", name], capture_output=True, text=True, check=False, timeout=_PACK_SEC)
+        if found := _KERNEL_PACKAGE.search(listed.stdout):
+            return found[1]
+    raise KernelMissing(f"apt knows none of {', '.join(_META_PACKAGES)}. Run apt-get update, or set LIBVIRT_URI to a real libvirt.")
+
+
+def _initrd(target: Path) -> Path:
+    """Always packed anew: it takes 50 ms, and is never older than ``init.sh`` or busybox."""
+    if not _BUSYBOX.exists():
+        raise KernelMissing(f"{_BUSYBOX} is missing: install busybox-static.")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".initrd-") as name:
+        root = Path(name) / "root"
+        (root / "bin").mkdir(parents=True)
+        shutil.copyfile(_BUSYBOX, root / "bin" / "busybox")
+        shutil.copyfile(_INIT, root / "init")
+        for program in (root / "bin" / "busybox", root / "init"):
+            program.chmod(0o755)
+        packed = subprocess.run(
+            ["cpio", "--create", "--format=newc", "--quiet", "--reproducible"],
+            input=b".\nbin\nbin/busybox\ninit\n",
+            cwd=root,
+            capture_output=True,
+            check=False,
+            timeout=_PACK_SEC,
+        )
+        if packed.returncode != 0:
+            raise KernelMissing(f"cpio: {packed.stderr.decode(errors='replace').strip()}")
+        (Path(name) / "initrd").write_bytes(packed.stdout)
+        (Path(name) / "initrd").rename(target)
+    return target
+
+
+def _run(*command: str, cwd: Path) -> None:
+    try:
+        ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=_FETCH_SEC)
+    except FileNotFoundError:
+        raise KernelMissing(f"{command[0]} is missing: the demo guests need a Debian or Ubuntu system.") from None
+    except subprocess.TimeoutExpired:
+        raise KernelMissing(f"{' '.join(command)} took longer than {_FETCH_SEC:g} s.") from None
+    if ran.returncode != 0:
+        raise KernelMissing(f"{' '.join(command)}: {ran.stderr.strip()}")
