@@ -16,6 +16,7 @@
     │   ├── AlreadyDumping               already-dumping
     │   └── DomainBusy                   domain-busy       (somebody else's job)
     ├── NothingToDump                    nothing-to-dump
+    ├── IdempotencyKeyReused             idempotency-key-reused
     ├── TooManyWaiting                   too-many-waiting
     ├── HypervisorError
     │   ├── HypervisorUnreachable        hypervisor-unreachable
@@ -170,6 +171,15 @@ class NothingToDump(MemoryDumpsError):
 
     def __init__(self) -> None:
         super().__init__("There is nothing to dump: no VM is running, or every running one is being dumped already.")
+
+
+class IdempotencyKeyReused(MemoryDumpsError):
+    """The key was used within a day for a request that said something else."""
+
+    code = "idempotency-key-reused"
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was used for another request already. Use a new key for a new request.")
 
 
 class TooManyWaiting(MemoryDumpsError):

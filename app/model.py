@@ -120,6 +120,34 @@ def find_domain(wanted: str, domains: Iterable[Domain]) -> Domain:
     raise VmUnknown(wanted)
 
 
+class Link(StrEnum):
+    """How the connection to libvirt is."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    UNREACHABLE = "unreachable"
+    NOT_RESPONDING = "not-responding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HypervisorStatus:
+    """The hypervisor as a person should see it. ``message`` says what is wrong and what to do; None when nothing is."""
+
+    name: str
+    uri: str
+    state: Link
+    since: datetime
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One VM as the live feed shows it. ``last_dump`` is the timestamp of its newest record."""
+
+    domain: Domain
+    last_dump: str | None
+
+
 # --- jobs ---------------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +250,15 @@ class Job:
             finished_at=at if phase.final else self.finished_at,
             error=error,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """One accepted request for dumps, and its jobs as they are now."""
+
+    trigger_id: str
+    at: datetime
+    jobs: tuple[Job, ...]
 
 
 def outcome_of(jobs: Sequence[Job]) -> Outcome:

@@ -1,0 +1,101 @@
+"""``python -m app`` serves; ``python -m app login-url`` prints a fresh login URL. The environment alone configures."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from app.application import Foundation, create_app, first_lines, lay_foundation, make_login_url, url_of
+from app.config import Settings
+from app.errors import ConfigError, StateError
+from app.log import open_log
+
+USAGE = "usage: python -m app [login-url]"
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+GRACE_SEC = 5.0
+"""How long requests that are being answered may take when the service ends."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what ``arguments`` ask for; the exit code. What a person can mend is one line on standard error."""
+    try:
+        settings = Settings.from_environment(os.environ)
+        if not arguments:
+            return serve(settings)
+        if list(arguments) == ["login-url"]:
+            print(make_login_url(settings))
+            return 0
+    except ConfigError as error:
+        return _complain(str(error), EXIT_USAGE)
+    except StateError as error:
+        return _complain(str(error), EXIT_FAILED)
+    return _complain(USAGE, EXIT_USAGE)
+
+
+def _complain(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. The port is taken first: without it nothing else is touched."""
+    try:
+        listening = _listen(settings.host, settings.port)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return _complain(f"MEMDUMP_HOST={settings.host}, MEMDUMP_PORT={settings.port}: cannot listen there: {reason}.", EXIT_FAILED)
+    with listening:
+        log = open_log(settings.log_dir)
+        try:
+            foundation = lay_foundation(settings)
+            try:
+                asyncio.run(_serve(foundation, listening))
+            finally:
+                foundation.close()
+        finally:
+            log.close()
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; of a name with several addresses, the first that can be had. Raises ``OSError``."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+async def _serve(foundation: Foundation, listening: socket.socket) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    runner = web.AppRunner(create_app(foundation), access_log=None, handle_signals=False, shutdown_timeout=GRACE_SEC)
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listening).start()
+        for line in first_lines(foundation, url_of(foundation.settings, listening.getsockname()[1])):
+            print(line, flush=True)
+        await ended.wait()
+    finally:
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a thread that hangs in libvirt must not keep the process

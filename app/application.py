@@ -1,0 +1,226 @@
+"""The only place where the parts are wired: what is opened, in which order it starts, and in which it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from app import __version__
+from app.access import SCHEMA as ACCESS_SCHEMA
+from app.access import Access
+from app.changes import Changes
+from app.config import Settings
+from app.errors import HypervisorError, StateError
+from app.hypervisor import Hypervisor
+from app.jobs.journal import SCHEMA as JOURNAL_SCHEMA
+from app.jobs.journal import Journal, activity_now
+from app.jobs.pool import Pool
+from app.jobs.reconcile import reconcile
+from app.jobs.recorder import Recorder
+from app.model import Activity, Link
+from app.records.index import SCHEMA as INDEX_SCHEMA
+from app.records.index import RecordIndex
+from app.state import State, StateLock, lock_state
+from app.web import envelope, errors, guard, keys, live, routes, templates, wire
+from app.web.assets import Assets
+from app.web.names import OwnNames
+from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
+
+log = structlog.get_logger()
+
+SCHEMAS = (INDEX_SCHEMA, JOURNAL_SCHEMA, ACCESS_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What stands before the event loop turns: the state directory, taken, and its file, open."""
+
+    settings: Settings
+    lock: StateLock
+    state: State
+    access: Access
+
+    def close(self) -> None:
+        """Give everything back. Blocks until SQLite has written."""
+        self.state.close()
+        self.lock.close()
+
+
+def lay_foundation(settings: Settings) -> Foundation:
+    """Take the state directory. Raises ``StateError``, above all ``StateInUse``."""
+    lock = lock_state(settings.state_dir)
+    try:
+        state = State.open(settings.state_file, *SCHEMAS)
+    except BaseException:
+        lock.close()
+        raise
+    return Foundation(settings, lock, state, Access(state, settings.auth))
+
+
+def first_lines(foundation: Foundation, url: str) -> Sequence[str]:
+    """What the terminal shows at the start, once the service answers at ``url``. The only secrets that are ever shown."""
+    settings, lines = foundation.settings, [f"Memory Dumps {__version__} serves at {url}"]
+    if settings.auth == "none":
+        lines.append("It is open to everybody on this machine (MEMDUMP_AUTH=none).")
+    else:
+        lines.append(f"Log in, once within ten minutes: {_login_url(url, foundation.access.make_login_code())}")
+        if (token := foundation.access.first_token()) is not None:
+            lines.append(f"API token, shown this once: {token}")
+    return (*lines, f"Ready. Dumps go to {settings.dump_dir}; Ctrl-C ends the service.")
+
+
+def make_login_url(settings: Settings) -> str:
+    """A fresh login URL, for the command line; the service may run or not. Raises ``StateError``."""
+    state = State.open(settings.state_file, *SCHEMAS)
+    try:
+        return _login_url(url_of(settings, settings.port), Access(state, settings.auth).make_login_code())
+    finally:
+        state.close()
+
+
+def url_of(settings: Settings, port: int) -> str:
+    """The URL that people use: the first of ``MEMDUMP_PUBLIC_URL``, else the address that is listened on."""
+    if settings.public_urls:
+        return settings.public_urls[0]
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _login_url(url: str, code: str) -> str:
+    return f"{url}/login?code={code}"
+
+
+def create_app(foundation: Foundation) -> web.Application:
+    """The service as an aiohttp application; its parts start and stop with it."""
+    app = web.Application(
+        middlewares=[envelope.log_requests, errors.answer_problems, guard.gate], client_max_size=wire.MAX_BODY_BYTES
+    )
+    assets = Assets.read()
+    app[keys.SETTINGS] = foundation.settings
+    app[keys.OWN_NAMES] = OwnNames.of(foundation.settings.public_urls)
+    app[keys.ACCESS] = foundation.access
+    app[keys.ASSETS] = assets
+    templates.set_up(app, assets)
+    live.set_up(app)
+    routes.add_to(app)
+    app.on_response_prepare.append(envelope.add_headers)
+    parts = _Parts(foundation)
+    parts.put_into(app)
+    app.cleanup_ctx.append(parts.run)
+    return app
+
+
+class _Parts:
+    """What lives on the event loop."""
+
+    def __init__(self, foundation: Foundation) -> None:
+        self.settings = foundation.settings
+        self.changes = Changes()
+        self.index = RecordIndex(foundation.state)
+        self.recorder = Recorder(foundation.state, self.index, self.changes)
+        self.journal = Journal(foundation.state, self._publish_activity)
+        self.view = View(self.changes)
+        self.hypervisor: Hypervisor
+        self.pool: Pool
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def put_into(self, app: web.Application) -> None:
+        """For the routes."""
+        app[keys.CHANGES] = self.changes
+        app[keys.INDEX] = self.index
+        app[keys.RECORDER] = self.recorder
+        app[keys.JOURNAL] = self.journal
+        app[keys.VIEW] = self.view
+
+    async def run(self, app: web.Application) -> AsyncIterator[None]:
+        """Reconcile, read the stores, then start what moves; stop it in the opposite order."""
+        await self._warn_of_settings()
+        _make_dump_dir(self.settings)
+        await reconcile(self.settings, self.journal, self.index)
+        self.hypervisor = Hypervisor(
+            self.settings.libvirt_uri, domains_changed=self.recorder.publish_vms, status_changed=self._hypervisor_changed
+        )
+        self.recorder.hypervisor = self.hypervisor
+        self.pool = app[keys.POOL] = Pool(self.settings, self.hypervisor, self.journal, self.recorder, self.changes)
+        await self.recorder.open()
+        await self.pool.open()
+        await self._begin_view()
+        self.changes.publish("hypervisor", self.hypervisor.status)
+        moving = [self._go(self.view.follow()), self._go(self.recorder.watch()), self._go(self.hypervisor.follow(self._connected))]
+        yield
+        await self.pool.close()
+        for task in moving:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _begin_view(self) -> None:
+        self.view.begin(
+            jobs=self.pool.jobs()[:NEWEST_JOBS],
+            records=(await self.index.page(NEWEST_RECORDS, 0)).records,
+            stats=await self.index.stats(),
+            activity=await self.journal.activity(NEWEST_ACTIVITY),
+        )
+
+    async def _warn_of_settings(self) -> None:
+        if self.settings.influx_url is not None:
+            message = "INFLUX_URL is set, but this version does not use it yet: records are kept in the local index alone."
+            await self.journal.tell(activity_now("warning", "influx-not-used", message))
+
+    def _go(self, work: Any) -> asyncio.Task[Any]:
+        """A task that is waited for at the end, and whose failure does not go unheard."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._gone)
+        return task
+
+    def _gone(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task_failed", task=task.get_name(), exc_info=error)
+
+    # --- what is told of the hypervisor
+
+    def _publish_activity(self, line: Activity) -> None:
+        self.changes.publish("activity", line)
+
+    def _hypervisor_changed(self) -> None:
+        status = self.hypervisor.status
+        self.changes.publish("hypervisor", status)
+        if status.state is Link.CONNECTED:
+            line = activity_now("info", "hypervisor-connected", f"Connected to libvirt on {status.name}.")
+        else:
+            line = activity_now("error", f"hypervisor-{status.state}", status.message or "libvirt cannot be reached.")
+        self._go(self._tell(line))
+
+    async def _tell(self, line: Activity) -> None:
+        try:
+            await self.journal.tell(line)
+        except StateError as error:
+            log.error("activity_not_kept", code=error.code, message=str(error))
+
+    def _connected(self) -> None:
+        self._go(self._free_guests())
+
+    async def _free_guests(self) -> None:
+        """A libvirtd that was killed in mid-dump leaves its guest standing."""
+        try:
+            resumed = await self.hypervisor.resume_left_paused()
+        except HypervisorError as error:
+            await self._tell(activity_now("error", "guest-left-paused", f"Whether a guest stands still could not be seen: {error}"))
+            return
+        for domain in resumed:
+            message = f"{domain.name} stood still because of a dump that broke off, and was resumed."
+            await self._tell(activity_now("warning", "guest-resumed", message))
+
+
+def _make_dump_dir(settings: Settings) -> None:
+    """A first start makes it. One that cannot be made does not keep the service from starting: each dump says so."""
+    try:
+        settings.dump_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        log.error("dump_dir_unusable", dump_dir=str(settings.dump_dir), message=error.strerror)

@@ -1,0 +1,144 @@
+"""What happened, for everybody who wants to know: publish and subscribe inside the process.
+
+The last ``HELD`` changes stand in one ring that all subscribers share; a subscriber is only a place in it, so a slow one
+costs no memory and holds nobody up. One that falls out of the ring is lost and is told so. Progress is apart: only the
+newest of each job counts, and it is never replayed.
+
+Everything here runs on the event loop; nothing is safe from other threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from app.errors import MemoryDumpsError
+from app.model import Phase, Progress
+
+HELD = 1000
+"""Changes that are kept for those who come back, and how far behind a subscriber may fall."""
+
+Topic = Literal["vms", "hypervisor", "job", "record", "stats", "activity"]
+TOPICS: tuple[Topic, ...] = ("vms", "hypervisor", "job", "record", "stats", "activity")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """Something that happened: ``subject`` is the noun of ``app.model`` as it is now. Numbers rise by one."""
+
+    number: int
+    topic: Topic
+    subject: object
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Advance:
+    """A job's newest progress."""
+
+    job_id: str
+    phase: Phase
+    progress: Progress
+
+
+class SubscriberLost(MemoryDumpsError):
+    """The subscriber is more than ``HELD`` changes behind; what it missed is no longer held."""
+
+    code = "subscriber-too-slow"
+
+    def __init__(self) -> None:
+        super().__init__(f"More than {HELD} changes behind. Connect again, and begin with a snapshot.")
+
+
+class Changes:
+    """The ring, and who reads it."""
+
+    def __init__(self) -> None:
+        self.newest = 0
+        self._run = secrets.token_hex(4)
+        self._ring: deque[Change] = deque(maxlen=HELD)
+        self._advances: dict[str, tuple[int, Advance]] = {}
+        self._advance_number = 0
+        self._subscriptions: set[Subscription] = set()
+
+    def publish(self, topic: Topic, subject: object) -> None:
+        """Tell everybody."""
+        self.newest += 1
+        self._ring.append(Change(self.newest, topic, subject))
+        self._wake()
+
+    def advance(self, job_id: str, phase: Phase, progress: Progress) -> None:
+        """Tell a job's progress to whoever is listening now."""
+        self._advance_number += 1
+        self._advances[job_id] = (self._advance_number, Advance(job_id, phase, progress))
+        self._wake()
+
+    def ended(self, job_id: str) -> None:
+        """The job has no progress any more."""
+        self._advances.pop(job_id, None)
+
+    def cursor(self, number: int) -> str:
+        """What a subscriber may come back with, having seen everything up to ``number``."""
+        return f"{self._run}.{number}"
+
+    def number_of(self, cursor: str) -> int | None:
+        """The place that ``cursor`` names; None if it is of another run, or what follows is not held any more."""
+        run, _, text = cursor.partition(".")
+        if run != self._run or not text.isdecimal() or not text.isascii() or len(text) > 15:
+            return None
+        number = int(text)
+        return number if number <= self.newest and not self._lost(number) else None
+
+    @contextmanager
+    def subscribe(self, after: int) -> Iterator[Subscription]:
+        """Everything that comes after the change ``after``."""
+        subscription = Subscription(self, after, self._advance_number)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def _lost(self, after: int) -> bool:
+        return self.newest - after > HELD
+
+    def _wake(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.news.set()
+            if self._lost(subscription.after):
+                subscription.lost.set()
+
+    def _held_after(self, number: int) -> list[Change]:
+        if self._lost(number):
+            raise SubscriberLost
+        missing = self.newest - number
+        return list(self._ring)[len(self._ring) - missing :] if missing else []
+
+    def _advances_after(self, number: int) -> tuple[int, list[Advance]]:
+        return self._advance_number, [advance for at, advance in self._advances.values() if at > number]
+
+
+class Subscription:
+    """A place in the ring. ``lost`` is set when it has fallen out, also while its owner is busy sending."""
+
+    def __init__(self, changes: Changes, after: int, advances_after: int) -> None:
+        self.after = after
+        self.news = asyncio.Event()
+        self.lost = asyncio.Event()
+        self._changes = changes
+        self._advances_after = advances_after
+        if changes.newest > after:
+            self.news.set()
+
+    async def next(self) -> tuple[list[Change], list[Advance]]:
+        """What came since the last call; waits until there is something. Raises ``SubscriberLost``."""
+        await self.news.wait()
+        self.news.clear()
+        changes = self._changes._held_after(self.after)
+        self._advances_after, advances = self._changes._advances_after(self._advances_after)
+        self.after += len(changes)
+        return changes, advances

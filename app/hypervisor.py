@@ -1,0 +1,352 @@
+"""libvirt, as the service sees it: connect, keep an inventory by libvirt's events, ask and resume.
+
+libvirt is C and its daemon can hang. So every call is waited for only so long; what the service answers comes from what
+is known, and ``status`` says whether that is fresh. Events only mark what has to be looked at again. A daemon that is
+gone or silent is noticed by libvirt's keepalive, and the connection is made anew, for ever.
+
+``libvirtaio`` is not safe from other threads, and libvirt calls it from whichever thread makes a call. So one thread of
+this room's own has an event loop with ``libvirtaio`` and makes every call (docs/decisions/0003); the service's loop only
+hands over and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import libvirt
+import libvirtaio
+import structlog
+
+from app.errors import HypervisorNotResponding, HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
+from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, HypervisorStatus, Link, opennebula_vmid, vmid_of
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+_CALL_SEC = 3.0
+_CONNECT_SEC = 5.0
+_KEEPALIVE_SEC, _KEEPALIVE_MISSES = 3, 2
+_FIRST_RETRY_SEC, _LAST_RETRY_SEC = 0.5, 5.0
+
+_STATES = tuple(DomainState)  # in the order of virDomainState
+_EVENTS = (
+    libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+    libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
+    libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+    libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
+)
+"""After any of these a domain may look different from what is known."""
+
+# virDomainJobOperation, by number: what the words of `virsh domjobinfo` are.
+_OPERATIONS = {
+    1: "start",
+    2: "save",
+    3: "restore",
+    4: "migration in",
+    5: "migration out",
+    6: "snapshot",
+    7: "snapshot revert",
+    8: "dump",
+    9: "backup",
+}
+
+
+class Hypervisor:
+    """One libvirt connection, made again whenever it is lost. All methods belong to the event loop's thread."""
+
+    def __init__(self, uri: str, *, domains_changed: Callable[[], None], status_changed: Callable[[], None]) -> None:
+        """``domains_changed`` and ``status_changed`` are called on the event loop after each change."""
+        self.uri = uri
+        self.status = HypervisorStatus(name="", uri=uri, state=Link.CONNECTING, since=datetime.now(UTC))
+        self._domains: dict[str, Domain] = {}
+        self._domains_changed = domains_changed
+        self._status_changed = status_changed
+        self._loop = asyncio.get_running_loop()
+        self._connection: libvirt.virConnect | None = None
+        self._closed = asyncio.Event()
+        self._stale: set[str] = set()
+        self._something_is_stale = asyncio.Event()
+
+    def domains(self) -> tuple[Domain, ...]:
+        """The inventory as it was last seen, by name; kept while libvirt is away."""
+        return tuple(sorted(self._domains.values(), key=lambda domain: (domain.name, domain.uuid)))
+
+    def check(self) -> None:
+        """Raises ``HypervisorUnreachable`` or ``HypervisorNotResponding`` unless libvirt is there now."""
+        if self.status.state is Link.NOT_RESPONDING:
+            raise HypervisorNotResponding(self.uri)
+        if self._connection is None:
+            raise HypervisorUnreachable(self.uri, self.status.message or "the connection is being made")
+
+    async def foreign_job(self, uuid: str) -> str | None:
+        """What libvirt does with the domain right now (``migration out``, ``backup`` …), or None. Raises ``HypervisorError``."""
+        return await self._call(functools.partial(_foreign_job, self._connected(), uuid))
+
+    async def resume_left_paused(self) -> tuple[Domain, ...]:
+        """Resume every guest that stands still because of a dump that nobody is making any more; those guests.
+
+        Such a guest (state paused, reason dump, no job) stays so for ever if libvirtd was killed in mid-dump. Raises
+        ``HypervisorError``.
+        """
+        resumed = await self._call(functools.partial(_resume_left_paused, self._connected()))
+        return tuple(self._domains[uuid] for uuid in resumed if uuid in self._domains)
+
+    async def follow(self, connected: Callable[[], None]) -> None:
+        """Connect, keep the inventory, connect again: until cancelled. ``connected`` is called after each connection."""
+        retry_sec = _FIRST_RETRY_SEC
+        try:
+            while True:
+                try:
+                    await self._connect()
+                    retry_sec = _FIRST_RETRY_SEC
+                    connected()
+                    await self._keep_inventory()
+                except MemoryDumpsError as error:
+                    self._lost(error)
+                await self._disconnect()
+                await asyncio.sleep(retry_sec)
+                retry_sec = min(retry_sec * 2, _LAST_RETRY_SEC)
+        finally:
+            await self._disconnect()
+
+    # --- connection
+
+    async def _connect(self) -> None:
+        self._closed.clear()
+        opening = _on_libvirts_thread(functools.partial(_open, self.uri))
+        try:
+            done, _ = await asyncio.wait({opening}, timeout=_CONNECT_SEC)
+            if not done:
+                self._lost(HypervisorNotResponding(self.uri))
+            connection = await asyncio.shield(opening)  # a daemon that hangs may come back, and answers then
+        except libvirt.libvirtError as error:
+            raise _translated(self.uri, error) from error
+        self._connection = connection
+        await self._call(functools.partial(_register, connection, self._event, self._close_event))
+        name, found = await self._call(functools.partial(_inventory, connection))
+        self._stale.clear()
+        self._something_is_stale.clear()
+        self._domains = {domain.uuid: domain for domain in found}
+        self._say(HypervisorStatus(name=name, uri=self.uri, state=Link.CONNECTED, since=datetime.now(UTC)))
+        self._domains_changed()
+        log.info("hypervisor_connected", uri=self.uri, hypervisor=name, domains=len(found))
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            closing = _on_libvirts_thread(functools.partial(_close, connection))
+            await asyncio.wait({closing}, timeout=1.0)
+
+    def _lost(self, error: MemoryDumpsError) -> None:
+        state = Link.NOT_RESPONDING if isinstance(error, HypervisorNotResponding) else Link.UNREACHABLE
+        if self.status.state is not state or self.status.message != str(error):
+            log.error("hypervisor_lost", uri=self.uri, code=error.code, message=str(error))
+            name = self.status.name
+            self._say(HypervisorStatus(name=name, uri=self.uri, state=state, since=datetime.now(UTC), message=str(error)))
+
+    def _say(self, status: HypervisorStatus) -> None:
+        self.status = status
+        self._status_changed()
+
+    def _connected(self) -> libvirt.virConnect:
+        self.check()
+        assert self._connection is not None  # noqa: S101 - check() raised otherwise
+        return self._connection
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """``function`` on libvirt's thread. Raises ``HypervisorNotResponding`` when it takes too long; it goes on, and
+        when it ends after all, libvirt answers again. Other errors: ``HypervisorUnreachable``, ``HypervisorRefused``."""
+        future = _on_libvirts_thread(function)
+        done, _ = await asyncio.wait({future}, timeout=_CALL_SEC)
+        if not done:
+            error = HypervisorNotResponding(self.uri)
+            self._lost(error)
+            future.add_done_callback(self._answered_late)
+            raise error
+        try:
+            return future.result()
+        except libvirt.libvirtError as error:
+            raise _translated(self.uri, error) from error
+
+    def _answered_late(self, future: asyncio.Future[T]) -> None:
+        """A call that was given up came back: unless the connection broke, the daemon merely was slow."""
+        failed = future.cancelled() or future.exception() is not None
+        if not failed and self._connection is not None and self.status.state is Link.NOT_RESPONDING:
+            name = self.status.name
+            self._say(HypervisorStatus(name=name, uri=self.uri, state=Link.CONNECTED, since=datetime.now(UTC)))
+            self._stale.update(self._domains)
+            self._something_is_stale.set()
+
+    # --- inventory
+
+    def _event(self, _connection: libvirt.virConnect, raw: libvirt.virDomain, *_details: object) -> None:
+        """On libvirt's thread."""
+        self._loop.call_soon_threadsafe(self._mark, raw.UUIDString())
+
+    def _mark(self, uuid: str) -> None:
+        self._stale.add(uuid)
+        self._something_is_stale.set()
+
+    def _close_event(self, _connection: libvirt.virConnect, _reason: int, _opaque: object) -> None:
+        """On libvirt's thread."""
+        self._loop.call_soon_threadsafe(self._closed.set)
+
+    async def _keep_inventory(self) -> None:
+        """Look at what events marked, until the connection is lost, which it raises as ``HypervisorUnreachable``."""
+        connection = self._connected()
+        closed = asyncio.ensure_future(self._closed.wait())
+        try:
+            while True:
+                stale = asyncio.ensure_future(self._something_is_stale.wait())
+                try:
+                    await asyncio.wait({closed, stale}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    stale.cancel()
+                if closed.done():
+                    raise HypervisorUnreachable(self.uri, "the connection was lost")
+                self._something_is_stale.clear()
+                uuids = tuple(self._stale)
+                self._stale.clear()
+                with contextlib.suppress(HypervisorNotResponding, HypervisorRefused):  # said so; keepalive ends it, or an answer
+                    await self._look_again(connection, uuids)
+        finally:
+            closed.cancel()
+
+    async def _look_again(self, connection: libvirt.virConnect, uuids: Sequence[str]) -> None:
+        seen = await self._call(functools.partial(_look, connection, uuids, self.status.name))
+        before = dict(self._domains)
+        for uuid, domain in seen.items():
+            if domain is None:
+                self._domains.pop(uuid, None)
+            else:
+                self._domains[uuid] = domain
+        if self._domains != before:
+            self._domains_changed()
+
+
+# --- on libvirt's thread ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _libvirts_loop() -> asyncio.AbstractEventLoop:
+    """The loop of libvirt's thread, started at the first use. The thread is a daemon: a call that hangs in libvirt must
+    not keep the process."""
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)  # its words reach us as exceptions
+    loop = asyncio.new_event_loop()
+    libvirtaio.virEventRegisterAsyncIOImpl(loop=loop)
+    threading.Thread(target=loop.run_forever, name="libvirt", daemon=True).start()
+    return loop
+
+
+def _on_libvirts_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    async def call() -> T:
+        return function()
+
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), _libvirts_loop()))
+
+
+def _open(uri: str) -> libvirt.virConnect:
+    connection = libvirt.open(uri)
+    with contextlib.suppress(libvirt.libvirtError):  # drivers inside this process have nothing to keep alive
+        connection.setKeepAlive(_KEEPALIVE_SEC, _KEEPALIVE_MISSES)
+    return connection
+
+
+def _register(
+    connection: libvirt.virConnect, event: Callable[..., None], closed: Callable[[libvirt.virConnect, int, object], None]
+) -> None:
+    for kind in _EVENTS:
+        with contextlib.suppress(libvirt.libvirtError):  # a driver need not have all of them
+            connection.domainEventRegisterAny(None, kind, event, None)
+    connection.registerCloseCallback(closed, None)
+
+
+def _close(connection: libvirt.virConnect) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.unregisterCloseCallback()
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.close()
+
+
+def _inventory(connection: libvirt.virConnect) -> tuple[str, list[Domain]]:
+    name = connection.getHostname()
+    found = []
+    for raw in connection.listAllDomains():
+        with contextlib.suppress(libvirt.libvirtError):  # it went away meanwhile; its event comes
+            found.append(_domain(raw, name))
+    return name, found
+
+
+def _look(connection: libvirt.virConnect, uuids: Sequence[str], hypervisor: str) -> dict[str, Domain | None]:
+    """Each domain as it is now, None where it is no more."""
+    seen: dict[str, Domain | None] = {}
+    for uuid in uuids:
+        try:
+            seen[uuid] = _domain(connection.lookupByUUIDString(uuid), hypervisor)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            seen[uuid] = None
+    return seen
+
+
+def _domain(raw: libvirt.virDomain, hypervisor: str) -> Domain:
+    state, max_kib, _, vcpus, _ = raw.info()
+    number = raw.ID()
+    libvirt_id = None if number < 0 else number
+    vmid = None
+    with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
+        vmid = opennebula_vmid(raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE))
+    return Domain(
+        uuid=raw.UUIDString(),
+        name=raw.name(),
+        id=libvirt_id,
+        vmid=vmid_of(name=raw.name(), libvirt_id=libvirt_id, opennebula_vmid=vmid),
+        state=_STATES[state],
+        memory_bytes=max_kib * 1024,
+        vcpus=vcpus,
+        hypervisor=hypervisor,
+    )
+
+
+def _foreign_job(connection: libvirt.virConnect, uuid: str) -> str | None:
+    try:
+        stats = connection.lookupByUUIDString(uuid).jobStats()
+    except libvirt.libvirtError as error:
+        # The test driver has no jobs; a domain that is gone or stopped has none either, and its own capture says so.
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            return None
+        raise
+    if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
+        return None
+    return _OPERATIONS.get(stats.get("operation", 0), "unknown operation")
+
+
+def _resume_left_paused(connection: libvirt.virConnect) -> list[str]:
+    resumed = []
+    for raw in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
+        state, reason = raw.state()
+        left = state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_DUMP
+        if left and raw.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE:
+            raw.resume()
+            resumed.append(raw.UUIDString())
+    return resumed
+
+
+def _translated(uri: str, error: libvirt.libvirtError) -> MemoryDumpsError:
+    text = error.get_error_message() or str(error)
+    code = error.get_error_code()
+    if code in (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_UNAVAILABLE):
+        return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
+    if code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED):
+        return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
+    return HypervisorUnreachable(uri, text)

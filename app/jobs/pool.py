@@ -1,0 +1,227 @@
+"""The bounded pool: which dumps run, which wait, and what a request for dumps is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+import uuid_utils
+
+from app.changes import Changes
+from app.config import MAX_WAITING, Settings
+from app.errors import AlreadyDumping, DomainBusy, NothingToDump, StateError, TooManyWaiting, VmError, VmErrors, VmNotRunning
+from app.hypervisor import Hypervisor
+from app.jobs.journal import Claim, Journal, activity_now
+from app.jobs.process import Target
+from app.jobs.recorder import Recorder
+from app.jobs.run import STOPPED, Parts, Run
+from app.model import Domain, Fault, Job, Phase, Trigger, Wish, find_domain
+
+log = structlog.get_logger()
+
+HELD_JOBS = 10_000
+"""Jobs that are kept in memory and listed; older ones are found in the journal by their id."""
+
+
+class Pool:
+    """All jobs, newest last, and the tasks of those that have not ended."""
+
+    def __init__(self, settings: Settings, hypervisor: Hypervisor, journal: Journal, recorder: Recorder, changes: Changes) -> None:
+        self._hypervisor = hypervisor
+        self._journal = journal
+        self._changes = changes
+        self._places = asyncio.Semaphore(settings.max_concurrent_dumps)
+        self._size = settings.max_concurrent_dumps
+        self._triggering = asyncio.Lock()
+        self._jobs: dict[str, Job] = {}
+        self._runs: dict[str, Run] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._last: Trigger | None = None
+        self._parts = Parts(
+            target=Target(uri=settings.libvirt_uri, dump_dir=settings.dump_dir, timeout_sec=settings.dump_timeout_sec),
+            hypervisor=hypervisor,
+            journal=journal,
+            recorder=recorder,
+            changes=changes,
+            keep=self._keep,
+        )
+
+    async def open(self) -> None:
+        """Take in what the journal knows; every job in it has ended (``reconcile``)."""
+        self._jobs = {job.job_id: job for job in reversed(await self._journal.newest_jobs(HELD_JOBS))}
+        self._last = await self._journal.last_trigger()
+
+    def jobs(self) -> tuple[Job, ...]:
+        """The newest ``HELD_JOBS`` jobs as they are now, newest first."""
+        return tuple(self._now(job) for job in reversed(self._jobs.values()))
+
+    async def job(self, job_id: str) -> Job | None:
+        """One job as it is now, however old."""
+        held = self._jobs.get(job_id)
+        return self._now(held) if held else await self._journal.job(job_id)
+
+    def status(self) -> Trigger | None:
+        """The last trigger, its jobs as they are now."""
+        if self._last is None:
+            return None
+        return replace(self._last, jobs=tuple(self._now(self._jobs.get(job.job_id, job)) for job in self._last.jobs))
+
+    async def trigger(self, vm_ids: Sequence[str] | None, *, all: bool, wish: Wish, idempotency_key: str | None) -> Trigger:
+        """Schedule dumps of the named VMs, or of ``all`` that run and are not being dumped: every one, or none.
+
+        The same key and request within a day give the same trigger again. Raises ``VmErrors``, ``NothingToDump``,
+        ``TooManyWaiting``, ``IdempotencyKeyReused``, a ``HypervisorError`` or a ``StateError``.
+        """
+        claim = Claim(idempotency_key, wish.operator, msgspec.json.encode((vm_ids, all, wish))) if idempotency_key else None
+        async with self._triggering:
+            if claim and (earlier := await self._journal.claimed(claim)):
+                return earlier
+            self._hypervisor.check()
+            domains = await (self._everything() if all else self._named(vm_ids or ()))
+            waiting = len(self._tasks) - self._size
+            if waiting + len(domains) > MAX_WAITING:
+                raise TooManyWaiting(max(0, waiting), MAX_WAITING)
+            trigger = await self._journal.begin(_trigger(domains, wish), claim)
+            self._last = trigger
+            for job in trigger.jobs:
+                self._start(job)
+        await self._tell(trigger, wish)
+        return trigger
+
+    async def cancel(self, job_id: str) -> Job | None:
+        """Ask a job to stop; None if there is no such job. What has ended, or is sealed, stays as it is."""
+        job = self._jobs.get(job_id)
+        if job is None:
+            return await self._journal.job(job_id)
+        if job_id in self._runs:
+            self._runs[job_id].cancel()
+        elif job.phase is Phase.QUEUED:
+            self._tasks[job_id].cancel()
+            fault = Fault("cancelled", "The dump was cancelled before it began. The guest was not touched.")
+            await self._keep(job.step(Phase.CANCELLED, datetime.now(UTC), error=fault))
+            await self._journal.tell(activity_now("info", "dump_cancelled", f"{job.dom}: {fault.message}", job=job))
+        return await self.job(job_id)
+
+    async def close(self) -> None:
+        """End every capture and wait for it; what was not sealed by then is interrupted."""
+        tasks = tuple(self._tasks.values())
+        for job_id, task in tuple(self._tasks.items()):
+            if job_id in self._runs:
+                self._runs[job_id].stop()
+            elif (job := self._jobs[job_id]).phase is Phase.QUEUED:
+                task.cancel()
+                with contextlib.suppress(StateError):  # then the next start finds it unfinished
+                    await self._keep(job.step(Phase.INTERRUPTED, datetime.now(UTC), error=STOPPED))
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- what a request means
+
+    async def _named(self, vm_ids: Sequence[str]) -> tuple[Domain, ...]:
+        """The VMs of a request, each once. Raises ``VmErrors`` with every one that is at fault."""
+        known = self._hypervisor.domains()
+        found: dict[str, Domain] = {}
+        faults: list[VmError] = []
+        for vm in dict.fromkeys(vm_ids):
+            try:
+                domain = find_domain(vm, known)
+                if domain.uuid not in found:
+                    await self._check(vm, domain)
+                    found[domain.uuid] = domain
+            except VmError as error:
+                faults.append(error)
+        if faults:
+            raise VmErrors(faults)
+        return tuple(found.values())
+
+    async def _everything(self) -> tuple[Domain, ...]:
+        dumping = set(self._dumping())
+        domains = [domain for domain in self._hypervisor.domains() if domain.active and domain.uuid not in dumping]
+        if not domains:
+            raise NothingToDump
+        return await self._named([domain.uuid for domain in domains])
+
+    async def _check(self, vm: str, domain: Domain) -> None:
+        """Raises the ``VmError`` that keeps this VM from being dumped now."""
+        if not domain.active:
+            raise VmNotRunning(vm, domain.state)
+        if (job_id := self._dumping().get(domain.uuid)) is not None:
+            raise AlreadyDumping(vm, job_id)
+        if (operation := await self._hypervisor.foreign_job(domain.uuid)) is not None:
+            raise DomainBusy(vm, operation)
+
+    def _dumping(self) -> dict[str, str]:
+        """Which VMs are being dumped or wait for it, and by which job."""
+        return {self._jobs[job_id].uuid: job_id for job_id in self._tasks if not self._jobs[job_id].phase.final}
+
+    # --- jobs
+
+    def _start(self, job: Job) -> None:
+        self._jobs[job.job_id] = job
+        while len(self._jobs) > HELD_JOBS:
+            oldest = next(iter(self._jobs))
+            if oldest in self._tasks:
+                break
+            del self._jobs[oldest]
+        self._changes.publish("job", job)
+        task = asyncio.create_task(self._live(job), name=f"job {job.job_id}")
+        self._tasks[job.job_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(job.job_id, None))
+
+    async def _live(self, job: Job) -> None:
+        """Wait for a place, then run. A queued job whose task is cancelled by ``close`` is interrupted."""
+        try:
+            async with self._places:
+                run = self._runs[job.job_id] = Run(job, self._parts)
+                try:
+                    await run.live()
+                finally:
+                    del self._runs[job.job_id]
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.error("job_failed_unexpectedly", job_id=job.job_id, exc_info=error)
+            now = self._jobs[job.job_id]
+            if not now.phase.final:
+                fault = Fault("internal-error", "Something went wrong in the service; its log tells more.")
+                await self._keep(now.step(Phase.FAILED, datetime.now(UTC), error=fault))
+
+    async def _keep(self, job: Job) -> None:
+        """A job's new state: in memory, for those who listen, and in the journal."""
+        self._jobs[job.job_id] = job
+        self._changes.publish("job", job)
+        await self._journal.save(job)
+
+    def _now(self, job: Job) -> Job:
+        run = self._runs.get(job.job_id)
+        return run.job if run else job
+
+    async def _tell(self, trigger: Trigger, wish: Wish) -> None:
+        names = ", ".join(job.dom for job in trigger.jobs[:5])
+        more = f" and {len(trigger.jobs) - 5} more" if len(trigger.jobs) > 5 else ""
+        only = trigger.jobs[0] if len(trigger.jobs) == 1 else None
+        line = activity_now("info", "dump_scheduled", f"{wish.operator} asked for a dump of {names}{more}.", job=only)
+        with contextlib.suppress(StateError):  # the jobs are scheduled; the log has the line
+            await self._journal.tell(line)
+
+
+def _trigger(domains: Sequence[Domain], wish: Wish) -> Trigger:
+    at, trigger_id = datetime.now(UTC), str(uuid_utils.uuid7())
+    jobs = tuple(
+        Job(
+            job_id=str(uuid_utils.uuid7()),
+            trigger_id=trigger_id,
+            uuid=domain.uuid,
+            vm_id=domain.vmid or domain.uuid,
+            dom=domain.name,
+            wish=wish,
+            phase=Phase.QUEUED,
+            requested_at=at,
+        )
+        for domain in domains
+    )
+    return Trigger(trigger_id=trigger_id, at=at, jobs=jobs)

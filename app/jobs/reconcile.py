@@ -1,0 +1,109 @@
+"""After a crash: what a service that died left behind is finished, tidied or told, before the new one takes requests.
+
+In this order: capture processes that outlived it (by pid *and* start time) are ended, so that nobody writes any more;
+FIFOs are dropped, before anything asks libvirt, which may be waiting for one; seals that were cut short are finished,
+other partial files removed; manifests without a record get one; jobs without an end become ``interrupted``. A guest
+that still stands is resumed as soon as libvirt answers (``Hypervisor.resume_left_paused``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from app.config import Settings
+from app.evidence import finish_partials, manifests
+from app.jobs.journal import Journal, Survivor, activity_now
+from app.jobs.leftovers import drop_fifos
+from app.jobs.process import start_of
+from app.model import DumpRecord, Fault, Job, Manifest, Phase
+from app.records.index import RecordIndex
+
+_ENDS_SEC = 5.0
+
+
+async def reconcile(settings: Settings, journal: Journal, index: RecordIndex) -> None:
+    """Do all of that. Raises ``StateError``; what else goes wrong is told in the activity log."""
+    survivors = await journal.survivors()
+    for survivor in survivors:
+        if await asyncio.to_thread(_end, survivor):
+            await journal.tell(activity_now("warning", "capture-process-ended", _ENDED.format(survivor.pid), job=survivor.job))
+    for folder in await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir):
+        await journal.tell(activity_now("warning", "fifo-dropped", f"The FIFO of a dead capture was dropped: {folder}."))
+    await _finish(settings, journal)
+    await rebuild(settings, journal, index)
+    dumps = {survivor.job.job_id: survivor.dump_id for survivor in survivors}
+    for job in await journal.unfinished():
+        dump_id = job.dump_id or dumps.get(job.job_id)
+        await _end_job(journal, job, await index.get(dump_id) if dump_id else None)
+
+
+_ENDED = "A capture process that outlived the service was ended (process {})."
+
+
+def _end(survivor: Survivor) -> bool:
+    """End the process, kindly, then not. Whether there was one. Blocks for at most ten seconds."""
+    try:
+        descriptor = os.pidfd_open(survivor.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if start_of(survivor.pid) != survivor.started:  # the pid is somebody else's by now
+            return False
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+            if select.select([descriptor], [], [], _ENDS_SEC)[0]:
+                break
+        return True
+    finally:
+        os.close(descriptor)
+
+
+async def _finish(settings: Settings, journal: Journal) -> None:
+    try:
+        left = await asyncio.to_thread(finish_partials, settings.dump_dir)
+    except OSError as error:
+        await journal.tell(activity_now("error", "dump-dir-unusable", f"DUMP_DIR cannot be read: {error}."))
+        return
+    for dump in left.finished:
+        await journal.tell(activity_now("warning", "seal-finished", f"A seal that was cut short was finished: {dump}."))
+    for partial in left.removed:
+        await journal.tell(activity_now("warning", "partial-removed", f"A partial file of a dead capture was removed: {partial}."))
+    for partial, reason in left.kept:
+        await journal.tell(activity_now("warning", "partial-kept", f"A partial file was left as it is, for {reason}: {partial}."))
+
+
+async def rebuild(settings: Settings, journal: Journal, index: RecordIndex) -> None:
+    """Give every manifest in ``DUMP_DIR`` that has no record one."""
+    known = await index.known()
+    new = 0
+    for path, found in await asyncio.to_thread(lambda: list(manifests(settings.dump_dir))):
+        if not isinstance(found, Manifest):
+            await journal.tell(activity_now("error", found.code, f"{found} The dump beside it has no record: {path}."))
+        elif found.dump_id not in known:
+            await index.add(found)
+            new += 1
+    if new:
+        text = f"{new} {'dump' if new == 1 else 'dumps'} in {settings.dump_dir} had no record and got one."
+        await journal.tell(activity_now("info", "records-rebuilt", text))
+
+
+async def _end_job(journal: Journal, job: Job, sealed: DumpRecord | None) -> None:
+    """Write the end of a job that the service died under; ``sealed`` is its dump, if that exists."""
+    if sealed is not None and job.phase is Phase.RECORDING:
+        await journal.save(job.step(Phase.COMPLETED, datetime.now(UTC)))
+        return
+    if sealed is not None:
+        message = f"The service died, but the dump was sealed before: {sealed.dump_path}."
+        job = replace(job, dump_id=sealed.dump_id, guest_pause_ms=sealed.guest_pause_ms)
+    else:
+        message = "The service died before this dump was sealed. Nothing of it was kept. Ask for the dump again."
+    ended = job.step(Phase.INTERRUPTED, datetime.now(UTC), error=Fault("interrupted", message))
+    await journal.save(ended)
+    await journal.tell(activity_now("warning", "interrupted", f"{job.dom}: {message}", job=ended))

@@ -1,0 +1,244 @@
+"""One job from its place in the pool to its end: the capture process's lines become phases, a record, or a fault."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from app.changes import Changes
+from app.errors import CaptureCancelled, CaptureDied, CaptureTimedOut, HypervisorError, MemoryDumpsError, StateError
+from app.hypervisor import Hypervisor
+from app.jobs.journal import Journal, activity_now
+from app.jobs.leftovers import drop_fifos, dump_of, sealed_after_all
+from app.jobs.process import CaptureProcess, Target
+from app.jobs.recorder import Recorder
+from app.lines import FailedLine, FifoLine, Line, PhaseLine, ProgressLine, SealedLine, WarningLine
+from app.model import Fault, Job, Manifest, Phase, Progress, may_follow
+
+log = structlog.get_logger()
+
+_OVERDUE_SEC = 15.0
+"""How much longer than its own time limit a capture process may take to say so, before it is killed."""
+
+_CANCEL_SEC = 15.0
+"""How long a capture process may take to end when it is asked to, before it is killed."""
+
+STOPPED = Fault(
+    "interrupted", "The service was stopped before this dump was sealed. Nothing of it was kept, and the guest runs on."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a run works with. ``keep`` makes a job's new state known to everybody."""
+
+    target: Target
+    hypervisor: Hypervisor
+    journal: Journal
+    recorder: Recorder
+    changes: Changes
+    keep: Callable[[Job], Awaitable[None]]
+
+
+class Run:
+    """The life of one job outside the queue."""
+
+    def __init__(self, job: Job, parts: Parts) -> None:
+        self.job = job
+        self._parts = parts
+        self._process: CaptureProcess | None = None
+        self._dump_id: str | None = None
+        self._manifest: Manifest | None = None
+        self._fault: Fault | None = None
+        self._overdue = self._cancelled = self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Ask the capture to end. In ``recording`` and after it nothing happens: the dump exists."""
+        self._cancelled = True
+        if self._process is not None and may_follow(self.job.phase, Phase.CANCELLED):
+            self._process.cancel()
+            self._kill_in(_CANCEL_SEC)
+
+    def stop(self) -> None:
+        """The same, because the service ends: the job is interrupted, not cancelled."""
+        self._stopped = True
+        self.cancel()
+
+    async def live(self) -> None:
+        """Capture, record, and end in a final phase, whatever happens."""
+        try:
+            await self._to(Phase.PREPARING)
+            await self._capture()
+            if self._manifest is None and self._dump_id is not None:
+                await self._tidy(self._dump_id)
+            await self._end()
+        except StateError as error:
+            log.error("job_not_journalled", job_id=self.job.job_id, code=error.code, message=str(error))
+            await asyncio.to_thread(drop_fifos, self._parts.target.uri, self._parts.target.dump_dir)
+            await self._fail_unjournalled(error)
+        finally:
+            self._stop_timer()
+            self._parts.changes.ended(self.job.job_id)
+
+    # --- the capture process
+
+    async def _capture(self) -> None:
+        try:
+            process = await CaptureProcess.start(self.job, self._parts.target)
+        except OSError as error:
+            self._fault = Fault("capture-failed", f"The capture process could not be started: {error}. The guest was not touched.")
+            return
+        self._process = process
+        if self._cancelled:
+            self.cancel()
+        if self._parts.target.timeout_sec:
+            self._kill_in(self._parts.target.timeout_sec + _OVERDUE_SEC, overdue=True)
+        try:
+            await self._parts.journal.note_process(self.job.job_id, process.pid, process.started)
+            async for line in process.lines():
+                await self._hear(line)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            code = await process.ended()
+            log.info("capture_process_ended", job_id=self.job.job_id, pid=process.pid, exit_code=code)
+        if self._manifest is None and self._fault is None:
+            self._fault = self._died(code)
+
+    async def _hear(self, line: Line) -> None:
+        match line:
+            case PhaseLine() if line.phase is not self.job.phase and may_follow(self.job.phase, line.phase):
+                if line.phase is Phase.SEALING and not self._cancelled:
+                    self._stop_timer()
+                await self._to(line.phase)
+            case ProgressLine():
+                self._advance(line)
+            case FifoLine():
+                self._dump_id = dump_of(Path(line.directory))
+                await self._parts.journal.note_dump(self.job.job_id, self._dump_id)
+            case WarningLine():
+                await self._parts.journal.tell(activity_now("warning", line.code, line.message, job=self.job))
+                await self._keep(replace(self.job, warnings=(*self.job.warnings, line.message)))
+            case SealedLine():
+                self._manifest = line.manifest
+            case FailedLine():
+                self._fault = Fault(line.code, line.message)
+            case PhaseLine():
+                pass
+
+    def _advance(self, line: ProgressLine) -> None:
+        progress = Progress(
+            bytes_done=line.bytes_done,
+            bytes_total=line.bytes_total,
+            rate_bytes_per_sec=line.rate_bytes_per_sec,
+            eta_sec=line.eta_sec,
+            guest_paused=line.guest_paused,
+        )
+        self.job = replace(self.job, progress=progress)
+        self._parts.changes.advance(self.job.job_id, line.phase, progress)
+
+    def _died(self, code: int) -> Fault:
+        if self._overdue:
+            error: MemoryDumpsError = CaptureTimedOut(self._parts.target.timeout_sec)
+        elif self._cancelled:
+            error = CaptureCancelled()
+        else:
+            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            error = CaptureDied(
+                f"The capture process ended {how} without a result. Nothing of the dump was kept, and the guest runs on. Try again."
+            )
+        return Fault(error.code, str(error))
+
+    def _kill_in(self, seconds: float, *, overdue: bool = False) -> None:
+        """Give the process so long; one timer at a time, the newest."""
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._kill, overdue)
+
+    def _kill(self, overdue: bool) -> None:
+        self._overdue = overdue
+        if self._process is not None:
+            log.error("capture_process_killed", job_id=self.job.job_id, pid=self._process.pid, overdue=overdue)
+            self._process.kill()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- its end
+
+    async def _tidy(self, dump_id: str) -> None:
+        """After a capture process that gave no dump: what it may have left, and the guest."""
+        target = self._parts.target
+        await asyncio.to_thread(drop_fifos, target.uri, target.dump_dir)
+        with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
+            self._manifest = await asyncio.to_thread(sealed_after_all, target.dump_dir, dump_id)
+        try:
+            for domain in await self._parts.hypervisor.resume_left_paused():
+                message = f"{domain.name} stood still after a dump that broke off, and was resumed."
+                await self._parts.journal.tell(activity_now("warning", "guest-resumed", message, job=self.job))
+        except HypervisorError as error:
+            log.warning("guest_state_unknown", job_id=self.job.job_id, code=error.code, message=str(error))
+
+    async def _end(self) -> None:
+        if self._manifest is not None:
+            await self._record(self._manifest)
+            return
+        fault = self._fault or Fault(CaptureDied.code, "The capture ended without a result.")
+        if fault.code == CaptureCancelled.code and self._stopped:
+            await self._to(Phase.INTERRUPTED, STOPPED)
+            await self._parts.journal.tell(
+                activity_now("warning", STOPPED.code, f"{self.job.dom}: {STOPPED.message}", job=self.job)
+            )
+        elif fault.code == CaptureCancelled.code:
+            await self._to(Phase.CANCELLED, fault)
+            await self._parts.journal.tell(activity_now("info", "dump_cancelled", f"{self.job.dom}: {fault.message}", job=self.job))
+        else:
+            await self._fail(fault)
+
+    async def _record(self, manifest: Manifest) -> None:
+        for phase in (Phase.CAPTURING, Phase.SEALING):  # that its process may not have lived to tell
+            if may_follow(self.job.phase, phase):
+                await self._to(phase)
+        self.job = replace(self.job, dump_id=manifest.dump_id, guest_pause_ms=manifest.guest_pause_ms)
+        await self._to(Phase.RECORDING)
+        try:
+            await self._parts.recorder.record(manifest)
+        except StateError as error:
+            message = (
+                f"The dump is sealed at {manifest.dump_path}, but its record is not kept yet: {error} The next start makes it."
+            )
+            await self._fail(Fault(error.code, message))
+            return
+        await self._to(Phase.COMPLETED)
+        await self._parts.journal.tell(activity_now("success", "dump_sealed", _success(manifest), job=self.job))
+
+    async def _fail(self, fault: Fault) -> None:
+        await self._to(Phase.FAILED, fault)
+        await self._parts.journal.tell(activity_now("error", fault.code, f"{self.job.dom}: {fault.message}", job=self.job))
+
+    async def _fail_unjournalled(self, error: StateError) -> None:
+        """The disk does not take it; whoever is looking hears of it all the same."""
+        if not self.job.phase.final:
+            self.job = self.job.step(Phase.FAILED, datetime.now(UTC), error=Fault(error.code, str(error)))
+        with contextlib.suppress(StateError):
+            await self._keep(self.job)
+
+    async def _to(self, phase: Phase, fault: Fault | None = None) -> None:
+        await self._keep(self.job.step(phase, datetime.now(UTC), error=fault))
+
+    async def _keep(self, job: Job) -> None:
+        self.job = job
+        await self._parts.keep(job)
+
+
+def _success(manifest: Manifest) -> str:
+    stood = f"stood still for {manifest.guest_pause_ms:.0f} ms" if manifest.mode != "plain" else "was captured as its driver could"
+    return f"{manifest.dom} was dumped in {manifest.duration_sec:.1f} s; it {stood}."

@@ -1,0 +1,1 @@
+"""The outside: HTTP, the live feed and the pages. Nothing below knows that it is there."""

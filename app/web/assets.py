@@ -1,0 +1,55 @@
+"""The static files: read once at the start, served from memory, named by what they contain."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+STATIC = Path(__file__).resolve().parent.parent / "static"
+
+_TYPES = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+    ".json": "application/json",
+    ".txt": "text/plain",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file. ``tag`` is the head of its SHA-256."""
+
+    body: bytes
+    content_type: str
+    tag: str
+
+
+class Assets:
+    """All files below a folder, by their relative path with slashes."""
+
+    def __init__(self, files: Mapping[str, Asset]) -> None:
+        self._files = dict(files)
+
+    @classmethod
+    def read(cls, folder: Path = STATIC) -> Assets:
+        """Read every file below ``folder`` (a few hundred KiB). Blocks; for the start."""
+        return cls({path.relative_to(folder).as_posix(): _read(path) for path in sorted(folder.rglob("*")) if path.is_file()})
+
+    def get(self, path: str) -> Asset | None:
+        """The file at ``path``: a look into a table, so there is no way out of the folder."""
+        return self._files.get(path)
+
+    def url(self, path: str) -> str:
+        """Where a page finds the file; the address changes with the content. Raises ``KeyError``."""
+        return f"/static/{path}?v={self._files[path].tag}"
+
+
+def _read(path: Path) -> Asset:
+    body = path.read_bytes()
+    content_type = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return Asset(body, content_type, hashlib.sha256(body).hexdigest()[:16])

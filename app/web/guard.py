@@ -1,0 +1,103 @@
+"""The gate: one middleware that decides for every route who may come in. Closed unless a route stands in ``PUBLIC``.
+
+It asks, in this order: is the Host one of ours (against DNS rebinding); who is it; and, where a browser could be made
+to ask by a page of somebody else, does the request come from our own page and in a form that such a page cannot send.
+A session cookie travels with whatever the browser sends, a Bearer token only with what its owner writes: so the last
+question is put to cookies alone (and to everybody under ``MEMDUMP_AUTH=none``, where being asked is enough).
+"""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from app.access import Identity
+from app.web import keys
+from app.web.errors import ProblemError, login_required
+
+PUBLIC = frozenset({("GET", "/healthz"), ("GET", "/login"), ("POST", "/login"), ("GET", "/static/{path}")})
+"""All that is answered without a login; everything else, known or not, is not. HEAD counts as GET."""
+
+FORMS = frozenset({("POST", "/login"), ("POST", "/logout")})
+"""Where a page without JavaScript sends a form; every other change by cookie needs a JSON content type."""
+
+SESSION_COOKIE = "memory_dumps_session"
+_SAFE = frozenset({"GET", "HEAD"})
+_FORM_TYPE = "application/x-www-form-urlencoded"
+
+
+@web.middleware
+async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let the request through, or raise the problem that it is refused with."""
+    _check_host(request)
+    bearer = _bearer(request)
+    identity = await request.app[keys.ACCESS].who(bearer, request.cookies.get(SESSION_COOKIE) if bearer is None else None)
+    route = _route_of(request)
+    if identity is not None:
+        request[keys.IDENTITY] = identity
+    elif route not in PUBLIC:
+        raise login_required() if bearer is None else login_required("This API token is not known, or was withdrawn.")
+    if bearer is None and _changes_something(request):
+        _check_origin(request, identity)
+        _check_content_type(request, route)
+    return await handler(request)
+
+
+def _route_of(request: web.Request) -> tuple[str, str]:
+    """Method and path pattern as the route table writes them; an unknown path has the pattern ''."""
+    resource = request.match_info.route.resource
+    method = "GET" if request.method == "HEAD" else request.method
+    return method, resource.canonical if resource is not None else ""
+
+
+def _changes_something(request: web.Request) -> bool:
+    """A method that is not safe, or a websocket: it is answered across origins unless we look ourselves."""
+    return request.method not in _SAFE or hdrs.UPGRADE in request.headers
+
+
+def _bearer(request: web.Request) -> str | None:
+    """The token of ``Authorization: Bearer …``; a header of another scheme belongs to some proxy, not to us."""
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _check_host(request: web.Request) -> None:
+    host = request.headers.get(hdrs.HOST, "")
+    if not request.app[keys.OWN_NAMES].knows_host(host):
+        raise ProblemError(
+            "host-not-allowed", f"This service is not called {host!r}. Name the URL that people use in MEMDUMP_PUBLIC_URL."
+        )
+
+
+def _check_origin(request: web.Request, identity: Identity | None) -> None:
+    """Refuse what another page sent. Raises ``ProblemError``.
+
+    Who comes by a cookie must prove to come from our page. Who has none to misuse (a login, an open service) may be a
+    program without either header; a browser always sends one of them.
+    """
+    origin = request.headers.get(hdrs.ORIGIN)
+    site = request.headers.get("Sec-Fetch-Site")
+    by_cookie = identity is not None and identity.via == "session"
+    if origin is not None:
+        allowed = request.app[keys.OWN_NAMES].knows_origin(origin, request.headers.get(hdrs.HOST, ""))
+    elif site is not None:
+        allowed = site == "same-origin" and hdrs.UPGRADE not in request.headers
+    else:
+        allowed = not by_cookie
+    if not allowed:
+        raise ProblemError(
+            "origin-not-allowed", f"A request of this kind must come from the service's own page, not from {origin or 'elsewhere'}."
+        )
+
+
+def _check_content_type(request: web.Request, route: tuple[str, str]) -> None:
+    """A page of somebody else can send forms and plain text without asking, JSON it cannot. Raises ``ProblemError``."""
+    if request.method in _SAFE:
+        return
+    allowed = ("application/json", _FORM_TYPE) if route in FORMS else ("application/json",)
+    if request.content_type not in allowed:
+        raise ProblemError(
+            "media-type-unsupported",
+            f"Send the body as {' or '.join(allowed)}, and say so in Content-Type.",
+            headers={"Accept": ", ".join(allowed)},
+        )

@@ -1,0 +1,30 @@
+"""Where routes find the parts of the service: typed keys of the application and of a request."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from app.access import Access, Identity
+from app.changes import Changes
+from app.config import Settings
+from app.jobs.journal import Journal
+from app.jobs.pool import Pool
+from app.jobs.recorder import Recorder
+from app.records.index import RecordIndex
+from app.web.assets import Assets
+from app.web.names import OwnNames
+from app.web.view import View
+
+SETTINGS = web.AppKey("settings", Settings)
+OWN_NAMES = web.AppKey("own_names", OwnNames)
+ACCESS = web.AppKey("access", Access)
+INDEX = web.AppKey("index", RecordIndex)
+JOURNAL = web.AppKey("journal", Journal)
+RECORDER = web.AppKey("recorder", Recorder)
+POOL = web.AppKey("pool", Pool)
+CHANGES = web.AppKey("changes", Changes)
+VIEW = web.AppKey("view", View)
+ASSETS = web.AppKey("assets", Assets)
+
+IDENTITY = web.RequestKey("identity", Identity)
+"""Who asks; set by the gate for everybody who is logged in."""

@@ -1,0 +1,111 @@
+"""The pages: whole without JavaScript, and everything that stands around a login."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from aiohttp import web
+
+from app.access import SESSION_SEC
+from app.web import keys
+from app.web.errors import ProblemError
+from app.web.guard import SESSION_COOKIE
+from app.web.templates import render_page
+
+HOME = "/memory-dumps"
+
+_OWN_PATH = re.compile(r"/(?!/)[A-Za-z0-9/_.-]{0,200}")
+_FOREVER = "public, max-age=31536000, immutable"
+_CODE_REFUSED = (
+    "This login link has been used already, or is older than ten minutes. "
+    "Make a fresh one on the server with: python -m app login-url"
+)
+
+
+async def home(_request: web.Request) -> web.StreamResponse:
+    """``GET /``."""
+    raise web.HTTPFound(HOME)
+
+
+async def memory_dumps(request: web.Request) -> web.StreamResponse:
+    """``GET /memory-dumps``: the same snapshot that the live feed begins with, rendered."""
+    settings = request.app[keys.SETTINGS]
+    view = request.app[keys.VIEW].snapshot()
+    context: dict[str, Any] = {
+        "page": "memory-dumps",
+        "snapshot": view.message,
+        "snapshot_json": view.encoded.replace("<", "\\u003c"),
+        "settings": {"mode": settings.mode, "compression": settings.compression, "auth": settings.auth},
+    }
+    return render_page(request, "memory_dumps.html", context)
+
+
+async def login_page(request: web.Request) -> web.StreamResponse:
+    """``GET /login``: with ``?code=`` a form that sends it. Looking at the page uses nothing up: a link preview may."""
+    if keys.IDENTITY in request and "code" not in request.query:
+        raise web.HTTPSeeOther(_own_path(request.query.get("next")))
+    return _login_form(request, code=request.query.get("code"), target=request.query.get("next"))
+
+
+async def login(request: web.Request) -> web.StreamResponse:
+    """``POST /login``: a code for a session cookie, then on to where the person wanted to go."""
+    form = await request.post()
+    code, target = form.get("code"), form.get("next")
+    if not isinstance(code, str) or not code:
+        return _login_form(request, message="A login code is missing.", target=target, status=400)
+    session = await request.app[keys.ACCESS].redeem(code)
+    if session is None:
+        return _login_form(request, message=_CODE_REFUSED, target=target, status=401)
+    response = web.Response(status=303, headers={"Location": _own_path(target)})
+    response.set_cookie(
+        SESSION_COOKIE, session, max_age=SESSION_SEC, path="/", httponly=True, samesite="Strict", secure=_is_https(request)
+    )
+    return response
+
+
+async def logout_page(request: web.Request) -> web.StreamResponse:
+    """``GET /logout``: asks; reading an address never changes anything."""
+    return render_page(request, "logout.html", {"page": "logout"})
+
+
+async def logout(request: web.Request) -> web.StreamResponse:
+    """``POST /logout``: ends the session. A form is sent on to the login page, a script gets 204."""
+    session = request.cookies.get(SESSION_COOKIE)
+    if session is not None:
+        await request.app[keys.ACCESS].logout(session)
+    by_script = request.content_type == "application/json"
+    response = web.Response(status=204) if by_script else web.Response(status=303, headers={"Location": "/login"})
+    response.del_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="Strict", secure=_is_https(request))
+    return response
+
+
+async def static_file(request: web.Request) -> web.StreamResponse:
+    """``/static/…``: kept for ever when asked for by its content, else asked for again each time (modules import by name)."""
+    path = request.match_info["path"]
+    asset = request.app[keys.ASSETS].get(path)
+    if asset is None:
+        raise ProblemError("not-found", f"There is no static file {path}.")
+    headers = {"ETag": f'"{asset.tag}"', "Cache-Control": _FOREVER if request.query.get("v") == asset.tag else "no-cache"}
+    if any(known.value in (asset.tag, "*") for known in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    charset = "utf-8" if asset.content_type.startswith("text/") else None
+    return web.Response(body=asset.body, content_type=asset.content_type, charset=charset, headers=headers)
+
+
+def _login_form(
+    request: web.Request, *, code: str | None = None, message: str | None = None, target: object = None, status: int = 200
+) -> web.Response:
+    context = {"page": "login", "message": message, "code": code, "next": _own_path(target)}
+    return render_page(request, "login.html", context, status=status)
+
+
+def _own_path(target: object) -> str:
+    """``target`` if it is a path of this service, else the first page: a login must not send people elsewhere."""
+    return target if isinstance(target, str) and target != "/" and _OWN_PATH.fullmatch(target) else HOME
+
+
+def _is_https(request: web.Request) -> bool:
+    """Whether people reach us by https under the name that was asked, so that the cookie may insist on it."""
+    host = request.headers.get("Host", "").lower()
+    return request.app[keys.OWN_NAMES].knows_origin(f"https://{host}", host)

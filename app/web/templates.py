@@ -1,0 +1,87 @@
+"""Pages as text: the Jinja environment, its filters, and one way to render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from pathlib import Path
+
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+
+from app import __version__
+from app.model import from_rfc3339
+from app.web.assets import Assets
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+
+
+def set_up(app: web.Application, assets: Assets) -> None:
+    """Give ``app`` its templates, all read and compiled now: no page waits for the disk later."""
+    filters: dict[str, Callable[..., str]] = {
+        "bytes": bytes_text,
+        "duration": duration_text,
+        "when": when_text,
+        "short": short_text,
+    }
+    environment = aiohttp_jinja2.setup(
+        app,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        auto_reload=False,
+        filters=filters,
+    )
+    environment.globals.update(asset=assets.url, version=__version__)
+    for name in environment.list_templates():
+        environment.get_template(name)
+
+
+def render_page(
+    request: web.Request,
+    template: str,
+    context: Mapping[str, object],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """``template`` with ``context`` as an HTML answer."""
+    response = aiohttp_jinja2.render_template(template, request, dict(context), status=status)
+    response.headers.update(headers or {})
+    return response
+
+
+def bytes_text(count: float | None) -> str:
+    """``1.5 GiB``: binary units, three digits."""
+    if count is None:
+        return "–"
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(size) < (1024 if unit == "B" else 999.5):
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" or abs(size) >= 99.5 else f"{size:.3g} {unit}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """``0.42 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
+    if seconds is None:
+        return "–"
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def when_text(moment: str | None) -> str:
+    """``2026-11-23 10:30:00 UTC`` from RFC 3339."""
+    if not moment:
+        return "–"
+    return from_rfc3339(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def short_text(text: str | None) -> str:
+    """The first twelve characters of a hash."""
+    return (text or "")[:12]
