@@ -17,6 +17,8 @@ import pytest
 
 T = TypeVar("T")
 
+pytest_plugins = ["tests.lab"]
+
 RUN_NAME = "MEMORY_DUMPS_TEST_RUN"
 """Every process that this test run starts, grandchildren too, carries this name in its environment."""
 

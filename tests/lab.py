@@ -1,0 +1,82 @@
+"""Real guests for tests: fixtures over ``demo/``. ``tests/conftest.py`` registers this module, so every ring has them.
+
+``lab``       one private libvirt for the whole session with the guests below, booted and ready (some 5 s, once). Leave it as
+              it is: its daemon alive, its guests running, no domain added.
+``own_lab``   an empty one for this test alone (0.1 s), to be harmed at will: ``own_lab.add(COLD)`` takes half a second,
+              ``own_lab.add(WEB); own_lab.wait_ready(WEB.name)`` some 4 s.
+
+``lab.uri`` goes into ``running_service(tmp_path, LIBVIRT_URI=lab.uri)``. A guest's ``marker`` is at its ``marker_address``.
+
+Processes of a lab carry nothing of the test's environment, and so are not what ``nothing_is_left_behind`` looks for.
+They are looked for here, when their lab ends. FIFOs left in the lab's folder count for the test that left them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo import Guest, PrivateLibvirt
+from tests.conftest import watched_folders
+
+WEB = Guest(name="vm-web-01", vmid="101")
+"""256 MiB, Linux runs in it."""
+
+DB = Guest(name="vm-db-01", vmid="102", disk=True)
+"""As ``WEB``, with a disk."""
+
+COLD = Guest(name="vm-cold-01", memory_mib=128, boots=False)
+"""128 MiB that never change: ``paused`` before its first instruction."""
+
+OFF = Guest(name="vm-off-01", memory_mib=192, vmid="104", starts=False)
+"""Shut off."""
+
+GUESTS = (WEB, DB, COLD, OFF)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[PrivateLibvirt]:
+    """``GUESTS``, ready, for the whole session."""
+    with running_lab() as started:
+        for guest in GUESTS:
+            started.add(guest)
+        for guest in GUESTS:
+            if guest.starts and guest.boots:
+                started.wait_ready(guest.name)
+        yield started
+
+
+@pytest.fixture
+def own_lab() -> Iterator[PrivateLibvirt]:
+    """A private libvirt without guests, for one test."""
+    with running_lab() as started:
+        yield started
+
+
+@contextlib.contextmanager
+def running_lab() -> Iterator[PrivateLibvirt]:
+    """A private libvirt, and the proof that nothing of it is left."""
+    with PrivateLibvirt.start() as started:
+        watched_folders.add(started.folder)
+        try:
+            yield started
+        finally:
+            watched_folders.discard(started.folder)
+    left = processes_of(started.folder)
+    if left or started.folder.exists():
+        raise AssertionError(f"The private libvirt in {started.folder} left behind: {left or 'its folder'}")
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """The living processes of the private libvirt in ``folder``: pid and command line."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is not ours to read
+            command = (process / "cmdline").read_bytes()
+            # libvirtd has the folder in its environment alone, QEMU and the keeper in their arguments
+            if str(folder).encode() in command + (process / "environ").read_bytes():
+                found[int(process.name)] = command.replace(b"\0", b" ").decode(errors="replace")[:200]
+    return found
