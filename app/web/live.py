@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from dataclasses import dataclass, field
 
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -23,8 +24,11 @@ _CLOSE_SEC = 2.0
 _LONGEST_MESSAGE_BYTES = 4096  # a subscriber has nothing to say
 
 
-class _Feeds(set[web.WebSocketResponse]):
+@dataclass(frozen=True, slots=True)
+class _Feeds:
     """The feeds that are open."""
+
+    open: set[web.WebSocketResponse] = field(default_factory=set)
 
 
 _OPEN = web.AppKey("open_feeds", _Feeds)
@@ -37,7 +41,7 @@ def set_up(app: web.Application) -> None:
 
 
 async def _close_all(app: web.Application) -> None:
-    feeds = [feed.close(code=WSCloseCode.GOING_AWAY, message=b"The service ends.") for feed in tuple(app[_OPEN])]
+    feeds = [feed.close(code=WSCloseCode.GOING_AWAY, message=b"The service ends.") for feed in tuple(app[_OPEN].open)]
     await asyncio.gather(*feeds, return_exceptions=True)
 
 
@@ -50,7 +54,7 @@ async def feed(request: web.Request) -> web.StreamResponse:
     if not socket.can_prepare(request).ok:
         raise ProblemError("upgrade-required", "This is a websocket: ask for an upgrade.", headers={"Upgrade": "websocket"})
     await socket.prepare(request)
-    request.app[_OPEN].add(socket)
+    request.app[_OPEN].open.add(socket)
     try:
         since = changes.number_of(request.query.get("since", ""))
         snapshot = request.app[keys.VIEW].snapshot() if since is None else None
@@ -61,7 +65,7 @@ async def feed(request: web.Request) -> web.StreamResponse:
         with changes.subscribe(after) as subscription:
             await _serve(request, socket, subscription, topics, snapshot.encoded if snapshot else None)
     finally:
-        request.app[_OPEN].discard(socket)
+        request.app[_OPEN].open.discard(socket)
     return socket
 
 
