@@ -88,7 +88,7 @@ function fillEnded(card, job) {
   setAttribute(card, "data-phase", job.phase);
   setText(field(card, "dom"), job.dom);
   setText(field(card, "phase"), job.phase);
-  setText(field(card, "code"), job.error?.code ?? "");
+  setText(field(card, "code"), job.error && job.error.code !== job.phase ? job.error.code : "");
   setText(field(card, "message"), job.error?.message ?? "");
   setText(field(card, "finished"), when(job.finished_at));
   setLines(field(card, "warnings"), job.warnings);

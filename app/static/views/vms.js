@@ -1,6 +1,6 @@
 // The inventory, and the buttons that start dumps.
 
-import { bytes, vmCount, when } from "../format.js";
+import { bytes, percent, vmCount, when } from "../format.js";
 import { activeJobs, dumpableVms, isPending } from "../store.js";
 import { clone, field, keyed, setAttribute, setDisabled, setHidden, setMoment, setNotice, setText } from "./dom.js";
 
@@ -45,6 +45,7 @@ function fill(rows, vm, job, state) {
   setText(field(rows, "state"), vm.state);
   setText(field(rows, "memory"), bytes(vm.memory_bytes));
   setText(field(rows, "vcpus"), vm.vcpus);
+  fillJobLink(rows, job);
   setMoment(field(rows, "last-dump"), vm.last_dump, vm.last_dump ? when(vm.last_dump) : "never");
   setText(button, job ? "Dumping…" : "Dump");
   setAttribute(button, "aria-label", job ? `${vm.name} is being dumped` : `Dump ${vm.name}`);
@@ -52,6 +53,17 @@ function fill(rows, vm, job, state) {
   setDisabled(button, vm.id === null || Boolean(job) || isPending(state, key));
   setText(field(rows, "error"), state.errors.get(key) ?? "");
   setHidden(field(rows, "note"), !state.errors.has(key));
+}
+
+/** While a VM is being dumped, its phase stands in place of its last dump, and leads to the running dump. */
+function fillJobLink(rows, job) {
+  const link = field(rows, "job");
+  setHidden(link, !job);
+  setHidden(field(rows, "last-dump"), Boolean(job));
+  if (!job) return;
+  const done = percent(job.progress);
+  setAttribute(link, "href", `#job-${job.job_id}`);
+  setText(link, done === null ? job.phase : `${job.phase} ${done} %`);
 }
 
 /** Asks first: how many VMs, and how much memory. Gives the function that opens the question. */
