@@ -1,0 +1,42 @@
+# Every target does the set-up that it needs by itself; that takes less than a second when there is nothing to do.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run demo setup test test-deep check lint bench
+
+export PYTHON
+BIN := .venv/bin
+CODE := $(wildcard app scripts demo setup benchmarks tests)
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand --tabs=14
+
+run: ## serve on http://127.0.0.1:8000, over LIBVIRT_URI, the system's libvirt, or demo VMs
+	@exec setup/run.sh
+
+demo: ## the same over demo VMs, in any case
+	@exec setup/run.sh demo
+
+setup: ## only the set-up for run and demo
+	@setup/setup.sh demo
+
+test: lint ## every test: real QEMU guests and a real browser included
+	$(BIN)/pytest
+
+test-deep: lint ## the long and heavy tests
+	$(BIN)/pytest -m deep
+
+check: lint ## the fast part: format, lint, types, import rules, unit tests
+	$(BIN)/pytest tests/unit
+
+lint:
+	@setup/setup.sh dev
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+	shellcheck .ci/run setup/*.sh demo/init.sh
+
+bench: ## the benchmarks; writes docs/benchmarks.md
+	@setup/setup.sh dev
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,14 @@
+# shellcheck shell=bash disable=SC2034
+# Debian packages, by what needs them. Read by setup/setup.sh.
+
+# The service. libvirt-python has no wheel: it is built against the libvirt that is installed.
+SERVICE_PACKAGES=(ca-certificates gcc libvirt-dev openssh-client pkg-config)
+
+# The system's own Python, where that is the one in use.
+PYTHON_PACKAGES=(python3 python3-dev python3-venv)
+
+# A private libvirt with small guests. libvirt-daemon-system is not among them: it would bring units, and a default network.
+DEMO_PACKAGES=(busybox-static cpio libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86)
+
+# Tests: a browser, programs that open a dump, a linter for the scripts.
+DEV_PACKAGES=(binutils chromium fonts-dejavu-core gzip libvirt-clients lz4 nodejs qemu-utils shellcheck zstd)

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# All set-up, idempotent: setup/setup.sh service | demo | dev
+#
+#   service  Debian packages to build libvirt-python, and .venv from requirements.lock
+#   demo     the same, and a libvirt with QEMU (no service of which is started), its user, and a kernel for the guests
+#   dev      the same, and what the tests need: requirements-dev.lock, a browser
+#
+# With nothing to do it only looks: at dpkg's list, at one stamp, at two files.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=setup/packages.sh
+source setup/packages.sh
+
+readonly LEVEL="${1:-service}"
+readonly VENV=".venv"
+readonly DEMO_USER="memdump-demo"
+readonly KERNEL="var/demo/vmlinuz"
+
+say() { printf 'set-up: %s\n' "$*" >&2; }
+
+fail() {
+  say "$*"
+  exit 1
+}
+
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif command -v sudo > /dev/null; then
+    sudo "$@"
+  else
+    fail "root is needed for: $*. Become root, or install sudo."
+  fi
+}
+
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; }
+
+# The first Python that will do; nothing if there is none.
+find_python() {
+  local name
+  for name in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
+    if command -v "$name" > /dev/null && is_new_enough "$name"; then
+      command -v "$name"
+      return
+    fi
+  done
+}
+
+# The given Debian packages that are not installed.
+missing_of() {
+  local installed name
+  installed="$(dpkg-query --show --showformat '${Package} ${db:Status-Status}\n' "$@" 2> /dev/null || true)"
+  for name in "$@"; do
+    grep --quiet --line-regexp --fixed-strings "$name installed" <<< "$installed" || printf '%s\n' "$name"
+  done
+}
+
+install_packages() {
+  local missing
+  if ! command -v apt-get > /dev/null; then
+    say "this system has no apt. Install what these Debian packages hold, if it is not there yet: $*"
+    return
+  fi
+  mapfile -t missing < <(missing_of "$@")
+  if ((${#missing[@]} == 0)); then return; fi
+  say "installing ${missing[*]}"
+  as_root apt-get update --quiet --quiet || say "apt-get update failed; going on with the lists that are there"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends "${missing[@]}" > /dev/null
+}
+
+wanted_packages() {
+  local packages=("${SERVICE_PACKAGES[@]}") python
+  python="$(find_python)"
+  if [[ -z "$python" || "$(readlink --canonicalize "$python")" == /usr/bin/* ]]; then packages+=("${PYTHON_PACKAGES[@]}"); fi
+  if [[ "$LEVEL" != service ]]; then packages+=("${DEMO_PACKAGES[@]}"); fi
+  if [[ "$LEVEL" == dev ]]; then packages+=("${DEV_PACKAGES[@]}"); fi
+  printf '%s\n' "${packages[@]}"
+}
+
+# What the virtual environment was made from: Python's version and the lock file(s).
+fingerprint() {
+  { "$1" --version && cat requirements.lock "${@:2}"; } | sha256sum | cut --delimiter=' ' --fields=1
+}
+
+make_environment() {
+  local python lock stamp wanted
+  python="$(find_python)"
+  [[ -n "$python" ]] || fail "Python 3.11 or newer is needed, and there is none here. Name one: make PYTHON=/path/to/python3.11"
+  if [[ "$LEVEL" == dev ]]; then lock=requirements-dev.lock; else lock=requirements.lock; fi
+  stamp="$VENV/made-from-$lock"
+  wanted="$(fingerprint "$python" "$lock")"
+  if "$VENV/bin/python" --version > /dev/null 2>&1 && [[ "$(cat "$stamp" 2> /dev/null)" == "$wanted" ]]; then return; fi
+  if [[ "$("$VENV/bin/python" --version 2> /dev/null)" != "$("$python" --version)" ]]; then
+    say "making $VENV with $("$python" --version)"
+    "$python" -m venv --clear "$VENV"
+  fi
+  say "installing $lock"
+  "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet --require-hashes --requirement "$lock"
+  printf '%s\n' "$wanted" > "$stamp"
+}
+
+prepare_demo() {
+  if ((EUID == 0)) && ! id "$DEMO_USER" > /dev/null 2>&1; then
+    say "adding the system user $DEMO_USER, under whom the demo's libvirt runs"
+    useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$DEMO_USER"
+  fi
+  if [[ ! -s "$KERNEL" ]]; then
+    say "fetching a kernel for the demo guests"
+    "$VENV/bin/python" -m demo --fetch
+  fi
+}
+
+main() {
+  local packages
+  case "$LEVEL" in service | demo | dev) ;; *) fail "usage: setup/setup.sh service | demo | dev" ;; esac
+  mapfile -t packages < <(wanted_packages)
+  install_packages "${packages[@]}"
+  make_environment
+  if [[ "$LEVEL" != service ]]; then prepare_demo; fi
+}
+
+main
