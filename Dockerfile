@@ -12,6 +12,8 @@
 # that people use, if it is not on loopback. A fresh login URL: docker exec memory-dumps .venv/bin/python -m app login-url
 
 FROM python:3.11-slim-bookworm AS build
+# Debian's packages are not pinned: a rebuild is to bring its security updates.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev libvirt-dev pkg-config \
  && rm -rf /var/lib/apt/lists/*
@@ -21,6 +23,7 @@ RUN python -m venv .venv \
  && .venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.lock
 
 FROM python:3.11-slim-bookworm
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends libvirt0 openssh-client tini \
  && rm -rf /var/lib/apt/lists/* \
@@ -37,7 +40,7 @@ ENV DUMP_DIR=/var/dumps \
     MEMDUMP_AUTH=token \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-USER memdump
+USER 8000:8000
 VOLUME ["/var/dumps", "/var/lib/memory-dumps"]
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
