@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = (sys.executable, "-m", "app")
 START_SEC = 30.0
 STOP_SEC = 30.0
 _PREFIXES = ("MEMDUMP_", "INFLUX_")
@@ -29,6 +30,7 @@ class Service:
 
     folder: Path
     environment: Mapping[str, str]
+    program: Sequence[str]
     process: subprocess.Popen[str]
     url: str = ""
     login_url: str = ""
@@ -86,7 +88,7 @@ class Service:
     def restart(self, **changed: str) -> None:
         """Start again (on the same port, with ``changed`` settings) after ``stop`` or ``kill``; the token stays."""
         self.environment = {**self.environment, "MEMDUMP_PORT": str(self.port), **changed}
-        self.process = _start(self.environment, self.folder)
+        self.process = _start(self.program, self.environment, self.folder)
         self._wait_until_it_serves()
 
     def _ended(self) -> int:
@@ -117,14 +119,14 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service(folder: Path, **settings: str) -> Iterator[Service]:
+def running_service(folder: Path, *, program: Sequence[str] = PROGRAM, **settings: str) -> Iterator[Service]:
     """A service with its folders below ``folder``, on libvirt's test driver unless ``settings`` say otherwise.
 
     ``settings`` are environment names (``MEMDUMP_MODE="paused"``). Ends with the block, whatever happened in it.
     """
     environment = service_environment(folder, **settings)
     folder.mkdir(parents=True, exist_ok=True)
-    service = Service(folder=folder, environment=environment, process=_start(environment, folder))
+    service = Service(folder=folder, environment=environment, program=program, process=_start(program, environment, folder))
     try:
         service._wait_until_it_serves()
         yield service
@@ -158,10 +160,10 @@ def run_app(*arguments: str, environment: Mapping[str, str]) -> subprocess.Compl
     )
 
 
-def _start(environment: Mapping[str, str], folder: Path) -> subprocess.Popen[str]:
+def _start(program: Sequence[str], environment: Mapping[str, str], folder: Path) -> subprocess.Popen[str]:
     with (folder / "stderr").open("a") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "app"],
+            program,
             cwd=ROOT,
             env=dict(environment),
             stdin=subprocess.DEVNULL,

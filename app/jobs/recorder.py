@@ -32,7 +32,7 @@ class Recorder:
 
     async def open(self) -> None:
         """Take in what is there already; nobody is told of it."""
-        self._told, _ = await self._index.since(0)
+        self._told = await self._index.newest()
         self._last_dumps = await self._index.last_dumps()
 
     async def record(self, manifest: Manifest) -> None:

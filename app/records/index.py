@@ -154,6 +154,10 @@ class RecordIndex:
             lambda connection: frozenset(dump_id for (dump_id,) in connection.execute("SELECT dump_id FROM records"))
         )
 
+    async def newest(self) -> int:
+        """The number of the newest record, 0 if there is none."""
+        return await self._state.read(_newest)
+
     async def since(self, number: int) -> tuple[int, tuple[DumpRecord, ...]]:
         """The newest number in the index (0: none), and the records with a number above ``number`` in their order.
 
@@ -161,9 +165,8 @@ class RecordIndex:
         """
 
         def work(connection: sqlite3.Connection) -> tuple[int, tuple[DumpRecord, ...]]:
-            newest = connection.execute("SELECT coalesce(max(number), 0) FROM records").fetchone()[0]
             rows = connection.execute("SELECT manifest FROM manifests WHERE number > ? ORDER BY number", (number,))
-            return newest, _records(text for (text,) in rows)
+            return _newest(connection), _records(text for (text,) in rows)
 
         return await self._state.read(work)
 
@@ -196,6 +199,10 @@ def _add(connection: sqlite3.Connection, manifest: Manifest) -> bool:
     text = msgspec.json.encode(replace(manifest, domain_xml="")).decode()
     connection.execute("INSERT INTO manifests VALUES (?, ?, ?)", (number, text, manifest.domain_xml))
     return True
+
+
+def _newest(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(number), 0) FROM records").fetchone()[0])
 
 
 def _records(texts: Iterable[str]) -> tuple[DumpRecord, ...]:

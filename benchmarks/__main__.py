@@ -1,0 +1,73 @@
+"""``make bench``: measure everything, print the table, write it to ``docs/benchmarks.md``. Exit code 1 if a bound is missed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import dump_time, event_loop, guest_pause, peak_memory
+from benchmarks.figures import RUNS, Figure
+from benchmarks.stage import GUEST, LARGE, SECOND, Stage, stage
+
+REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+
+CLAIMS: tuple[Callable[[Stage], Figure], ...] = (
+    dump_time.against_three_steps,
+    dump_time.against_a_pipeline,
+    guest_pause.against_the_floor,
+    peak_memory.of_small_and_large,
+    event_loop.while_two_dumps_run,
+)
+
+
+def main(names: Sequence[str]) -> int:
+    """Measure the claims whose name contains one of ``names``, or all; only a whole run is written down."""
+    chosen = [claim for claim in CLAIMS if not names or any(name in claim.__qualname__ for name in names)]
+    with tempfile.TemporaryDirectory(prefix="memdump-bench-") as folder, stage(Path(folder), (GUEST, SECOND, LARGE)) as on:
+        figures = []
+        for claim in chosen:
+            figures.append(claim(on))
+            print(_row(figures[-1]), flush=True)
+    if len(chosen) == len(CLAIMS):
+        REPORT.write_text(_report(figures))
+        print(f"Written to {REPORT.relative_to(Path.cwd())}.")
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+def _row(figure: Figure) -> str:
+    verdict = "met" if figure.met else "**missed**"
+    return f"| {figure.claim} | {figure.ours} | {figure.baseline} | {figure.ratio} | {figure.bound} | {verdict} |"
+
+
+def _report(figures: Sequence[Figure]) -> str:
+    rows = "\n".join(map(_row, figures))
+    return f"""# Benchmarks
+
+Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, on {_machine()}.
+
+A demo guest of 1 GiB, {GUEST.random_mib} MiB of it random and {GUEST.text_mib} MiB text, under software emulation. Each line is
+measured beside its baseline in the same run, in turn, {RUNS} times after one that does not count: the median, and the least
+and the most in brackets.
+
+| | ours | baseline | compared | at most | |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+"""
+
+
+def _machine() -> str:
+    models = [
+        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    model = models[0] if models else platform.machine()
+    return f"{os.cpu_count()} × {model}, {memory_gib:.0f} GiB of memory, Linux {platform.release()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
