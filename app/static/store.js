@@ -108,6 +108,10 @@ export function createStore(snapshot) {
       state.errors.set(key, sentence);
       changed();
     },
+    forgetError(key) {
+      state.errors.delete(key);
+      changed();
+    },
     cancelAccepted(jobId) {
       state.pending.delete(`cancel:${jobId}`);
       state.cancelling.add(jobId);

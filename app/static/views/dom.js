@@ -23,8 +23,11 @@ export function setHidden(element, hidden) {
   if (element.hidden !== hidden) element.hidden = hidden;
 }
 
-export function setDisabled(button, disabled) {
-  if (button.disabled !== disabled) button.disabled = disabled;
+/** Switch a button on or off. A browser drops the focus of a button that goes off, so it is given to `heir` before. */
+export function setDisabled(button, disabled, heir) {
+  if (button.disabled === disabled) return;
+  if (disabled && button === document.activeElement) heir.focus({ preventScroll: true });
+  button.disabled = disabled;
 }
 
 /** A sentence in a place that is hidden while there is none. */

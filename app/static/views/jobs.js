@@ -55,7 +55,7 @@ function fillRunning(card, job, state) {
   setText(field(card, "asked"), `${job.operator ? `asked for by ${job.operator}, ` : ""}${when(job.requested_at)}`);
   setText(cancel, asked ? "Cancelling…" : "Cancel");
   setAttribute(cancel, "aria-label", asked ? null : `Cancel the dump of ${job.dom}`);
-  setDisabled(cancel, asked || job.phase === "recording");
+  setDisabled(cancel, asked || job.phase === "recording", field(card, "dom"));
   setLines(field(card, "warnings"), job.warnings);
   setNotice(field(card, "error"), state.errors.get(`cancel:${job.job_id}`));
   fillSteps(card, job.phase);

@@ -2,7 +2,7 @@
 
 import { bytes, percent, vmCount, when } from "../format.js";
 import { activeJobs, dumpableVms, isPending } from "../store.js";
-import { clone, field, keyed, setAttribute, setDisabled, setHidden, setMoment, setNotice, setText } from "./dom.js";
+import { clone, field, keyed, setAttribute, setDisabled, setHidden, setMoment, setText } from "./dom.js";
 
 export function vmsView(store, actions) {
   const table = document.getElementById("vms-table");
@@ -13,8 +13,13 @@ export function vmsView(store, actions) {
   const askAll = dumpAllDialog(store, actions);
 
   table.addEventListener("click", (event) => {
-    const button = event.target.closest('[data-action="dump"]');
-    if (button) actions.dump(button.closest("[data-vm-uuid]").dataset.vmUuid);
+    const button = event.target.closest("[data-action]");
+    const uuid = button?.closest("[data-vm-uuid]").dataset.vmUuid;
+    if (button?.dataset.action === "dump") actions.dump(uuid);
+    if (button?.dataset.action === "forget") store.forgetError(`dump:${uuid}`);
+  });
+  allError.addEventListener("click", (event) => {
+    if (event.target.closest('[data-action="forget"]')) store.forgetError("dump-all");
   });
   all.addEventListener("click", askAll);
 
@@ -22,8 +27,9 @@ export function vmsView(store, actions) {
     const active = activeJobs(state);
     setHidden(table, state.vms.length === 0);
     setHidden(empty, state.vms.length > 0);
-    setDisabled(all, isPending(state, "dump-all") || dumpableVms(state).length === 0);
-    setNotice(allError, state.errors.get("dump-all"));
+    setDisabled(all, isPending(state, "dump-all") || dumpableVms(state).length === 0, heading);
+    setText(field(allError, "error"), state.errors.get("dump-all") ?? "");
+    setHidden(allError, !state.errors.has("dump-all"));
     keyed(table, {
       items: state.vms,
       attribute: "data-vm-uuid",
@@ -50,8 +56,9 @@ function fill(rows, vm, job, state) {
   setText(button, job ? "Dumping…" : "Dump");
   setAttribute(button, "aria-label", job ? `${vm.name} is being dumped` : `Dump ${vm.name}`);
   setAttribute(button, "title", vm.id === null ? "Not running: there is no memory to capture" : null);
-  setDisabled(button, vm.id === null || Boolean(job) || isPending(state, key));
+  setDisabled(button, vm.id === null || Boolean(job) || isPending(state, key), field(rows, "name"));
   setText(field(rows, "error"), state.errors.get(key) ?? "");
+  setAttribute(rows.querySelector('[data-action="forget"]'), "aria-label", `Dismiss the error about ${vm.name}`);
   setHidden(field(rows, "note"), !state.errors.has(key));
 }
 

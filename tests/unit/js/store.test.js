@@ -1,0 +1,150 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { createStore, dumpableVms, endedBadly, isPending } from "../../../app/static/store.js";
+
+const vm = (uuid, more = {}) => ({ uuid, id: 1, name: uuid, memory_bytes: 1024, last_dump: null, ...more });
+const job = (job_id, uuid, phase, more = {}) => ({ job_id, uuid, phase, progress: null, error: null, warnings: [], ...more });
+const record = (dump_id, uuid, timestamp) => ({ dump_id, uuid, timestamp });
+
+function storeWith(parts = {}) {
+  return createStore({ cursor: "c1", hypervisor: {}, vms: [], jobs: [], stats: {}, records: [], activity: [], ...parts });
+}
+
+const progress = (job_id, phase, bytes_done) => ({
+  type: "progress", job_id, phase, bytes_done, bytes_total: 100, rate_bytes_per_sec: 1, eta_sec: 1, guest_paused: true,
+});
+
+test("the cursor is that of the last change, and progress has none", () => {
+  const store = storeWith({ jobs: [job("j1", "a", "capturing")] });
+  store.receive({ type: "stats", cursor: "c2", stats: {} });
+  store.receive(progress("j1", "capturing", 10));
+  assert.equal(store.state.cursor, "c2");
+});
+
+test("a message of an unknown type moves the cursor and nothing else", () => {
+  const store = storeWith();
+  let told = 0;
+  store.subscribe(() => { told += 1; });
+  store.receive({ type: "toString", cursor: "c2" });
+  assert.equal(store.state.cursor, "c2");
+  assert.equal(told, 0);
+});
+
+test("a snapshot replaces everything", () => {
+  const store = storeWith({ vms: [vm("a")], records: [record("d1", "a", "1")] });
+  store.receive({ type: "snapshot", cursor: "c9", hypervisor: {}, vms: [vm("b")], jobs: [], stats: {}, records: [], activity: [] });
+  assert.deepEqual(store.state.vms.map((one) => one.uuid), ["b"]);
+  assert.deepEqual(store.state.records, []);
+});
+
+test("a job's progress is kept with it, and moves its phase forward only", () => {
+  const store = storeWith({ jobs: [job("j1", "a", "capturing")] });
+  store.receive(progress("j1", "sealing", 40));
+  assert.equal(store.state.jobs[0].phase, "sealing");
+  store.receive(progress("j1", "capturing", 30));
+  assert.equal(store.state.jobs[0].phase, "sealing");
+  assert.equal(store.state.jobs[0].progress.bytes_done, 30);
+  assert.equal(store.state.jobs[0].progress.guest_paused, true);
+});
+
+test("progress of a job that has ended, or is not known, changes nothing", () => {
+  const store = storeWith({ jobs: [job("j1", "a", "failed")] });
+  store.receive(progress("j1", "capturing", 10));
+  store.receive(progress("j2", "capturing", 10));
+  assert.deepEqual(store.state.jobs, [job("j1", "a", "failed")]);
+});
+
+test("a job keeps its place when it changes, and a new one comes first", () => {
+  const store = storeWith({ jobs: [job("j2", "b", "queued"), job("j1", "a", "capturing")] });
+  store.receive({ type: "job", cursor: "c2", job: job("j1", "a", "sealing") });
+  store.receive({ type: "job", cursor: "c3", job: job("j3", "c", "queued") });
+  assert.deepEqual(store.state.jobs.map((one) => `${one.job_id} ${one.phase}`), ["j3 queued", "j2 queued", "j1 sealing"]);
+});
+
+test("of the jobs that have ended only the newest are kept, of the running ones all", () => {
+  const running = Array.from({ length: 60 }, (_, place) => job(`r${place}`, `vm${place}`, "queued"));
+  const store = storeWith({ jobs: [...running, job("old", "x", "failed")] });
+  store.receive({ type: "job", cursor: "c2", job: job("new", "y", "queued") });
+  assert.equal(store.state.jobs.length, 61);
+  assert.ok(!store.state.jobs.some((one) => one.job_id === "old"));
+});
+
+test("a record comes once, first, and tells its VM of its last dump", () => {
+  const store = storeWith({ vms: [vm("a"), vm("b", { last_dump: "5" })] });
+  store.receive({ type: "record", cursor: "c2", record: record("d1", "a", "2") });
+  store.receive({ type: "record", cursor: "c3", record: record("d2", "b", "3") });
+  store.receive({ type: "record", cursor: "c4", record: record("d1", "a", "2") });
+  assert.deepEqual(store.state.records.map((one) => one.dump_id), ["d1", "d2"]);
+  assert.deepEqual(store.state.vms.map((one) => one.last_dump), ["2", "5"]);
+});
+
+test("only what has memory and is not being dumped can be dumped", () => {
+  const store = storeWith({ vms: [vm("a"), vm("b"), vm("off", { id: null })], jobs: [job("j1", "b", "queued"), job("j0", "a", "failed")] });
+  assert.deepEqual(dumpableVms(store.state).map((one) => one.uuid), ["a"]);
+});
+
+test("a bad end is shown until the VM has a newer job, or the person puts it away", () => {
+  const store = storeWith({
+    jobs: [job("j5", "d", "interrupted"), job("j4", "c", "queued"), job("j3", "a", "failed"), job("j2", "a", "failed"), job("j1", "c", "failed"), job("j0", "d", "completed")],
+  });
+  const shown = () => endedBadly(store.state).map((one) => one.job_id);
+  assert.deepEqual(shown(), ["j5", "j3"]);
+  store.dismiss(["j5"]);
+  assert.deepEqual(shown(), ["j3"]);
+  store.receive({ type: "job", cursor: "c2", job: job("j6", "a", "queued") });
+  assert.deepEqual(shown(), []);
+  store.receive({ type: "job", cursor: "c3", job: job("j6", "a", "completed") });
+  assert.deepEqual(shown(), []);
+});
+
+test("a request is pending until the feed shows what it scheduled", () => {
+  const store = storeWith({ vms: [vm("a")] });
+  store.requestStarted("dump:a");
+  store.requestAccepted("dump:a", ["j1"]);
+  assert.ok(isPending(store.state, "dump:a"));
+  store.receive({ type: "job", cursor: "c2", job: job("j1", "a", "queued") });
+  assert.ok(!isPending(store.state, "dump:a"));
+});
+
+test("a request is not pending when the feed was faster than its answer", () => {
+  const store = storeWith({ vms: [vm("a")] });
+  store.requestStarted("dump:a");
+  store.receive({ type: "job", cursor: "c2", job: job("j1", "a", "queued") });
+  store.requestAccepted("dump:a", ["j1"]);
+  assert.ok(!isPending(store.state, "dump:a"));
+});
+
+test("an error stays until the request is made again, succeeds elsewhere, or is forgotten", () => {
+  const store = storeWith();
+  const fail = () => store.requestFailed("dump:a", "It is busy.");
+  fail();
+  assert.equal(store.state.errors.get("dump:a"), "It is busy.");
+  store.requestStarted("dump:a");
+  assert.ok(!store.state.errors.has("dump:a"));
+  fail();
+  store.receive({ type: "job", cursor: "c2", job: job("j1", "a", "queued") });
+  assert.ok(!store.state.errors.has("dump:a"));
+  fail();
+  store.forgetError("dump:a");
+  assert.ok(!store.state.errors.has("dump:a"));
+});
+
+test("a cancellation is on its way until the job has ended", () => {
+  const store = storeWith({ jobs: [job("j1", "a", "capturing")] });
+  store.cancelAccepted("j1");
+  assert.ok(store.state.cancelling.has("j1"));
+  store.receive({ type: "job", cursor: "c2", job: job("j1", "a", "cancelled") });
+  assert.ok(!store.state.cancelling.has("j1"));
+});
+
+test("listeners hear of each change until they leave", () => {
+  const store = storeWith();
+  let told = 0;
+  const leave = store.subscribe(() => { told += 1; });
+  store.setConnection("live");
+  store.setConnection("live");
+  leave();
+  store.setConnection("offline");
+  assert.equal(told, 1);
+});
