@@ -67,11 +67,12 @@ class Fifo:
 def make_fifo(where: Rendezvous, capture_id: str) -> Fifo:
     """A FIFO, mode 0600, in a folder of its own, mode 0700, locked while this process lives. Raises ``OSError``."""
     folder = where.directory / f"{FOLDER_PREFIX}{capture_id}"
-    folder.mkdir(mode=0o700)
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock: int | None = None
+    while lock is None:
+        folder.mkdir(mode=0o700)
+        lock = _lock(folder, fcntl.LOCK_EX)  # whoever looks for abandoned ones was quicker: again
     fifo = Fifo(folder, lock)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.mkfifo(fifo.path, mode=0o600)
         if where.owner is not None:
             os.chown(fifo.path, where.owner, -1)
@@ -103,24 +104,33 @@ def drop_fifo(folder: Path, *, settled: bool = False) -> None:
             os.close(reader)
 
 
-def abandoned_fifos(where: Rendezvous) -> list[Path]:
-    """The folders at the rendezvous whose capture is dead for certain, because nobody holds their lock."""
+def drop_abandoned_fifos(where: Rendezvous) -> list[Path]:
+    """Drop those at the rendezvous whose capture is dead for certain, because nobody holds their lock; their folders."""
+    dropped = []
     try:
         folders = sorted(where.directory.glob(f"{FOLDER_PREFIX}*"))
     except OSError:
         return []
-    return [folder for folder in folders if _unlocked(folder)]
+    for folder in folders:
+        lock = _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock is not None:
+            try:
+                drop_fifo(folder)
+            finally:
+                os.close(lock)
+            dropped.append(folder)
+    return dropped
 
 
-def _unlocked(folder: Path) -> bool:
+def _lock(folder: Path, how: int) -> int | None:
+    """A locked descriptor of ``folder``; None if it is gone, is no folder, or (``LOCK_NB``) somebody holds its lock."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+        return None
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(descriptor, how)
+        if os.path.samestat(os.fstat(descriptor), folder.lstat()):
+            return descriptor
+    os.close(descriptor)
+    return None

@@ -7,6 +7,7 @@ lz4 release the GIL on buffers of this size, so the threads do run beside each o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -237,18 +238,31 @@ def _claim(name: Callable[[int], Path]) -> tuple[int, int]:
         dump = name(attempt)
         if not _taken(dump):
             try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(partial_path(dump), flags, 0o600)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return attempt, descriptor
-            except (FileExistsError, BlockingIOError):
+                descriptor = _new_partial(partial_path(dump))
+            except FileExistsError:
                 pass
             except OSError as error:
                 raise DumpDirUnusable(
                     f"Dumps cannot be written to {dump.parent}: {error.strerror}. "
                     "Make the folder, make it writable, or set DUMP_DIR. The guest was not touched."
                 ) from error
+            else:
+                if descriptor is not None:
+                    return attempt, descriptor
+                continue
         attempt += 1
+
+
+def _new_partial(path: Path) -> int | None:
+    """A new file at ``path``, open and locked; None if ``finish_partials`` came between and removed it as a dead capture's."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.lstat()):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _reserve(descriptor: int, folder: Path, size_bytes: int) -> None:

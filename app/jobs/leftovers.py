@@ -8,16 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.evidence import finish_partials, manifests
-from app.fifo import FOLDER_PREFIX, abandoned_fifos, drop_fifo, rendezvous
+from app.fifo import FOLDER_PREFIX, drop_abandoned_fifos, rendezvous
 from app.model import Manifest
 
 
 def drop_fifos(uri: str, dump_dir: Path) -> tuple[Path, ...]:
     """Drop every FIFO of a dead capture, so that libvirt never waits for its reader; their folders."""
-    folders = abandoned_fifos(rendezvous(uri, dump_dir))
-    for folder in folders:
-        drop_fifo(folder)
-    return tuple(folders)
+    return tuple(drop_abandoned_fifos(rendezvous(uri, dump_dir)))
 
 
 def dump_of(fifo_folder: Path) -> str:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from app.capture.codecs import BLOCK_BYTES, codec
 from app.capture.patience import Patience
 from app.capture.seal import SLOTS, Image, Seal
 from app.errors import CaptureCancelled, DumpDirUnusable, NoSpace
-from app.evidence import manifest_path, partial_path
+from app.evidence import finish_partials, manifest_path, partial_path
 from app.model import ALGORITHMS, Algorithm, Manifest
 from tests.unit.test_evidence import manifest_of
 
@@ -103,6 +104,25 @@ def test_two_seals_of_the_same_second_get_different_names(tmp_path: Path) -> Non
             image = seal.finish()
             paths.append(seal.publish(lambda path, image=image: describe(image, path)).dump_path)
     assert len(set(paths)) == 2
+
+
+def test_a_new_partial_file_is_never_taken_for_a_dead_captures(tmp_path: Path) -> None:
+    """Another process tidies all the while: whoever has claimed a name still has its file."""
+    tidied = threading.Event()
+
+    def tidy() -> None:
+        while not tidied.is_set():
+            finish_partials(tmp_path)
+
+    tidier = threading.Thread(target=tidy)
+    tidier.start()
+    try:
+        for number in range(40):
+            with Seal(tmp_path, "101", number, codec("none"), 1):
+                assert len(list(tmp_path.glob(f"101_{number}*.partial"))) == 1
+    finally:
+        tidied.set()
+        tidier.join()
 
 
 def test_a_seal_that_is_left_leaves_nothing(tmp_path: Path) -> None:
