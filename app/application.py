@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from app.web.names import OwnNames
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
 
 log = structlog.get_logger()
+
+_FIRST_TRY_SEC = 5.0
 
 SCHEMAS = (INDEX_SCHEMA, JOURNAL_SCHEMA, ACCESS_SCHEMA)
 
@@ -152,6 +155,8 @@ class _Parts:
         await self._begin_view()
         self.changes.publish("hypervisor", self.hypervisor.status)
         moving = [self._go(self.view.follow()), self._go(self.recorder.watch()), self._go(self.hypervisor.follow(self._connected))]
+        with contextlib.suppress(TimeoutError):  # so that who asks first finds the inventory; without libvirt it starts, too
+            await asyncio.wait_for(self.hypervisor.tried.wait(), _FIRST_TRY_SEC)
         yield
         await self.pool.close()
         for task in moving:

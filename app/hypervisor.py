@@ -73,6 +73,8 @@ class Hypervisor:
         self._loop = asyncio.get_running_loop()
         self._connection: libvirt.virConnect | None = None
         self._closed = asyncio.Event()
+        self.tried = asyncio.Event()
+        """Set once it is known whether libvirt can be reached."""
         self._stale: set[str] = set()
         self._something_is_stale = asyncio.Event()
 
@@ -84,7 +86,7 @@ class Hypervisor:
         """Raises ``HypervisorUnreachable`` or ``HypervisorNotResponding`` unless libvirt is there now."""
         if self.status.state is Link.NOT_RESPONDING:
             raise HypervisorNotResponding(self.uri)
-        if self._connection is None:
+        if self.status.state is not Link.CONNECTED:
             raise HypervisorUnreachable(self.uri, self.status.message or "the connection is being made")
 
     async def foreign_job(self, uuid: str) -> str | None:
@@ -155,6 +157,7 @@ class Hypervisor:
 
     def _say(self, status: HypervisorStatus) -> None:
         self.status = status
+        self.tried.set()
         self._status_changed()
 
     def _connected(self) -> libvirt.virConnect:

@@ -20,15 +20,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from app.records.index import record_by_hand
-
 from app.capture import Connection, Order, Patience, Report, capture, connect
 from app.capture.codecs import codec
 from app.config import Settings
 from app.errors import ConfigError, MemoryDumpsError, StateError
 from app.lines import FailedLine, Line, SealedLine, encode
 from app.model import ALGORITHMS, MODES, Algorithm, Manifest, Mode
-from scripts.terminal import Terminal
+
+# What only a person's command line needs (rich, SQLite) is imported where it is used: the service starts this for every
+# dump, and the import costs a tenth of a second.
 
 _USAGE, _FAILED, _CANCELLED, _UNDELIVERED = 2, 6, 8, 9
 _EXIT_CODES = {
@@ -94,6 +94,8 @@ def main(arguments: list[str]) -> int:
     if request.json:
         threading.Thread(target=_cancel_at_end_of_input, args=(patience,), name="stdin", daemon=True).start()
         return run(request, patience, _tell_json(patience))
+    from scripts.terminal import Terminal
+
     with Terminal() as terminal:
         return run(request, patience, terminal.tell)
 
@@ -138,6 +140,8 @@ def _one(request: Request, connection: Connection, label: str, vm: str, patience
 def _record(request: Request, manifest: Manifest) -> int:
     """Commit the record, unless the service does that itself. The dump exists whatever comes of it."""
     if request.record:
+        from app.records.index import record_by_hand
+
         try:
             record_by_hand(request.settings.state_file, manifest)
         except StateError as error:
