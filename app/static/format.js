@@ -42,6 +42,7 @@ export function short(text) {
 /** `14 ms`, or a duration from a second on. */
 export function pause(milliseconds) {
   if (milliseconds === null || milliseconds === undefined) return NONE;
+  if (milliseconds === 0) return "0 ms";
   if (milliseconds < 9.95) return `${fixed(milliseconds, 1)} ms`;
   if (milliseconds < 999.5) return `${fixed(milliseconds, 0)} ms`;
   return duration(milliseconds / 1000);

@@ -2,6 +2,7 @@
 // and through nothing else; views read it and are told, once a change, that they should look again. Touches no DOM.
 
 export const ACTIVE_PHASES = ["queued", "preparing", "capturing", "sealing", "recording"];
+const STANDING_STILL = ["paused", "pmsuspended"];
 const NEWEST = { jobs: 50, records: 50, activity: 20 };
 
 /** Whether a job in this phase has not ended. */
@@ -58,8 +59,7 @@ export function createStore(snapshot) {
     },
     record: (message) => {
       const others = state.records.filter((record) => record.dump_id !== message.record.dump_id);
-      state.records = [message.record, ...others].slice(0, NEWEST.records);
-      state.vms = withLastDump(state.vms, message.record);
+      state.records = [message.record, ...others].sort(newestFirst).slice(0, NEWEST.records);
     },
     activity: (message) => {
       state.activity = [message.activity, ...state.activity].slice(0, NEWEST.activity);
@@ -141,6 +141,11 @@ export function dumpableVms(state) {
   return state.vms.filter((vm) => vm.id !== null && !active.has(vm.uuid));
 }
 
+/** Whether the job's guest stands still now: stopped by its capture, or by somebody else (it stays so through the dump). */
+export function guestStandsStill(state, job) {
+  return Boolean(job.progress?.guest_paused) || state.vms.some((vm) => vm.uuid === job.uuid && STANDING_STILL.includes(vm.state));
+}
+
 /** Jobs that ended without a dump, were not put away, and are the last word about their VM. */
 export function endedBadly(state) {
   const active = activeJobs(state);
@@ -167,9 +172,10 @@ function withProgress(jobs, message) {
   return jobs.with(place, { ...job, phase: later ? phase : job.phase, progress });
 }
 
-/** The inventory is sent when libvirt says something, so a new record's VM learns of its last dump here. */
-function withLastDump(vms, record) {
-  return vms.map((vm) => (vm.uuid === record.uuid && (vm.last_dump ?? "") < record.timestamp ? { ...vm, last_dump: record.timestamp } : vm));
+/** By the start of the capture, which is not the order in which records come: a small guest overtakes a large one. */
+function newestFirst(one, other) {
+  const [key, otherKey] = [one, other].map((record) => `${record.timestamp} ${record.dump_id}`);
+  return key < otherKey ? 1 : key > otherKey ? -1 : 0;
 }
 
 function forgetEnded(state) {

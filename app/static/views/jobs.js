@@ -1,7 +1,7 @@
 // Dumps that run, and those that ended without one.
 
 import { bytes, duration, pause, percent, rate, remaining, when } from "../format.js";
-import { ACTIVE_PHASES, endedBadly, isActive, isPending } from "../store.js";
+import { ACTIVE_PHASES, endedBadly, guestStandsStill, isActive, isPending } from "../store.js";
 import { clone, field, keyed, setAttribute, setDisabled, setHidden, setLines, setNotice, setText } from "./dom.js";
 
 export function jobsView(store, actions, announce) {
@@ -45,7 +45,7 @@ export function jobsView(store, actions, announce) {
 function fillRunning(card, job, state) {
   const cancel = card.querySelector('[data-action="cancel"]');
   const asked = state.cancelling.has(job.job_id) || isPending(state, `cancel:${job.job_id}`);
-  const paused = Boolean(job.progress?.guest_paused);
+  const paused = guestStandsStill(state, job);
   setAttribute(card, "id", `job-${job.job_id}`);
   setAttribute(card, "data-job-uuid", job.uuid);
   setAttribute(card, "data-phase", job.phase);

@@ -67,7 +67,10 @@ function fillJobLink(rows, job) {
   const link = field(rows, "job");
   setHidden(link, !job);
   setHidden(field(rows, "last-dump"), Boolean(job));
-  if (!job) return;
+  if (!job) {
+    setText(link, "");
+    return;
+  }
   const done = percent(job.progress);
   setAttribute(link, "href", `#job-${job.job_id}`);
   setText(link, done === null ? job.phase : `${job.phase} ${done} %`);

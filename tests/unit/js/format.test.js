@@ -9,7 +9,7 @@ test("what is not known is a dash", () => {
 });
 
 test("a guest pause is in milliseconds until it is a second long", () => {
-  assert.equal(pause(0), "0.0 ms");
+  assert.equal(pause(0), "0 ms");
   assert.equal(pause(8.24), "8.2 ms");
   assert.equal(pause(14.2), "14 ms");
   assert.equal(pause(999.4), "999 ms");

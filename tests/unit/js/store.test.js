@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { createStore, dumpableVms, endedBadly, isPending } from "../../../app/static/store.js";
+import { createStore, dumpableVms, endedBadly, guestStandsStill, isPending } from "../../../app/static/store.js";
 
 const vm = (uuid, more = {}) => ({ uuid, id: 1, name: uuid, memory_bytes: 1024, last_dump: null, ...more });
 const job = (job_id, uuid, phase, more = {}) => ({ job_id, uuid, phase, progress: null, error: null, warnings: [], ...more });
@@ -70,13 +70,18 @@ test("of the jobs that have ended only the newest are kept, of the running ones 
   assert.ok(!store.state.jobs.some((one) => one.job_id === "old"));
 });
 
-test("a record comes once, first, and tells its VM of its last dump", () => {
-  const store = storeWith({ vms: [vm("a"), vm("b", { last_dump: "5" })] });
-  store.receive({ type: "record", cursor: "c2", record: record("d1", "a", "2") });
-  store.receive({ type: "record", cursor: "c3", record: record("d2", "b", "3") });
-  store.receive({ type: "record", cursor: "c4", record: record("d1", "a", "2") });
-  assert.deepEqual(store.state.records.map((one) => one.dump_id), ["d1", "d2"]);
-  assert.deepEqual(store.state.vms.map((one) => one.last_dump), ["2", "5"]);
+test("a record stands where its timestamp says, whenever it comes, and only once", () => {
+  const store = storeWith({ records: [record("d2", "b", "3")] });
+  for (const [id, timestamp] of [["d4", "4"], ["d1", "2"], ["d3", "3"], ["d4", "4"]]) {
+    store.receive({ type: "record", cursor: id, record: record(id, "a", timestamp) });
+  }
+  assert.deepEqual(store.state.records.map((one) => one.dump_id), ["d4", "d3", "d2", "d1"]);
+});
+
+test("a guest stands still when its capture stopped it, or when it was paused anyway", () => {
+  const running = job("j1", "a", "capturing", { progress: { guest_paused: true } });
+  const store = storeWith({ vms: [vm("a", { state: "running" }), vm("b", { state: "paused" }), vm("c", { state: "running" })] });
+  assert.deepEqual([running, job("j2", "b", "queued"), job("j3", "c", "sealing")].map((one) => guestStandsStill(store.state, one)), [true, true, false]);
 });
 
 test("only what has memory and is not being dumped can be dumped", () => {
