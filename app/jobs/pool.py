@@ -90,6 +90,7 @@ class Pool:
             self._last = trigger
             for job in trigger.jobs:
                 self._start(job)
+                await asyncio.sleep(0)  # readers of the changes get their turn, or a thousand jobs would push them out
         await self._tell(trigger, wish)
         return trigger
 
