@@ -7,7 +7,7 @@ where they stand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -98,10 +98,10 @@ def number(query: Mapping[str, str], name: str, default: int, *, low: int, high:
     return int(text)
 
 
-def only(query: Iterable[str], *known: str) -> None:
+def only(query: Mapping[str, str], *known: str) -> None:
     """Refuse names that mean nothing here, and names given twice. Raises ``RequestError``."""
     seen: set[str] = set()
-    for name in query:
+    for name, _ in query.items():  # a multidict names each key once, but has an item for each time it was given
         if name not in known:
             wanted = f"known are: {', '.join(known)}" if known else "there are none here"
             raise RequestError(f"{name!r} is not a parameter of this address; {wanted}.", place=name)

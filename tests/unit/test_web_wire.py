@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from yarl import URL
 
 from app.errors import RequestError
 from app.model import Activity, Domain, DomainState, Fault, Job, Phase, Progress, Wish
@@ -77,11 +78,11 @@ def test_a_number_of_the_query_has_a_default_and_may_be_at_either_end() -> None:
 
 
 def test_unknown_and_doubled_parameters_are_refused_by_name() -> None:
-    wire.only(["limit", "offset"], "limit", "offset")
+    wire.only(URL("/?limit=1&offset=2").query, "limit", "offset")
     with pytest.raises(RequestError, match="'limits'"):
-        wire.only(["limits"], "limit", "offset")
+        wire.only(URL("/?limits=1").query, "limit", "offset")
     with pytest.raises(RequestError, match="twice"):
-        wire.only(["limit", "limit"], "limit", "offset")
+        wire.only(URL("/?limit=1&limit=2").query, "limit", "offset")
 
 
 AT = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
