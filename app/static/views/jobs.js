@@ -52,7 +52,7 @@ function fillRunning(card, job, state) {
   setAttribute(card, "data-guest", paused ? "paused" : "runs");
   setText(field(card, "dom"), job.dom);
   setText(field(card, "guest"), paused ? "guest stands still" : "guest runs");
-  setText(field(card, "asked"), `${job.operator ? `asked for by ${job.operator}, ` : ""}${when(job.requested_at)}`);
+  setText(field(card, "asked"), `${job.operator ? `by ${job.operator}, ` : ""}${when(job.requested_at)}`);
   setText(cancel, asked ? "Cancelling…" : "Cancel");
   setAttribute(cancel, "aria-label", asked ? null : `Cancel the dump of ${job.dom}`);
   setDisabled(cancel, asked || job.phase === "recording", field(card, "dom"));
