@@ -101,7 +101,7 @@ def number(query: Mapping[str, str], name: str, default: int, *, low: int, high:
 def only(query: Mapping[str, str], *known: str) -> None:
     """Refuse names that mean nothing here, and names given twice. Raises ``RequestError``."""
     seen: set[str] = set()
-    for name, _ in query.items():  # a multidict names each key once, but has an item for each time it was given
+    for name, _ in query.items():  # noqa: PERF102 - a multidict has each key once, but an item each time it was given
         if name not in known:
             wanted = f"known are: {', '.join(known)}" if known else "there are none here"
             raise RequestError(f"{name!r} is not a parameter of this address; {wanted}.", place=name)

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def dump(tmp_path: Path) -> Path:
     return tmp_path / dump_name("101", 1699520400, "gzip")
 
 
-def steps(dump: Path) -> Iterator[str]:
+def steps(dump: Path) -> Generator[str]:
     """A seal, step by step, as ``evidence`` describes it."""
     partial_path(dump).write_bytes(CONTENT)
     yield "dump partial"

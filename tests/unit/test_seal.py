@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_two_seals_of_the_same_second_get_different_names(tmp_path: Path) -> Non
         for seal in (one, other):
             feed(seal, [b"x"])
             image = seal.finish()
-            paths.append(seal.publish(lambda path, image=image: describe(image, path)).dump_path)
+            paths.append(seal.publish(partial(describe, image)).dump_path)
     assert len(set(paths)) == 2
 
 
@@ -126,9 +127,12 @@ def test_a_new_partial_file_is_never_taken_for_a_dead_captures(tmp_path: Path) -
 
 
 def test_a_seal_that_is_left_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CaptureCancelled), Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
+    patience = Patience()
+    patience.cancel()
+    with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
         feed(seal, blocks())
-        raise CaptureCancelled
+        with pytest.raises(CaptureCancelled):
+            patience.check()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from yarl import URL
 
 from app.errors import RequestError
-from app.model import Activity, Domain, DomainState, Fault, Job, Phase, Progress, Wish
+from app.model import Activity, Domain, DomainState, Fault, Job, Phase, Progress, Sighting, Wish
 from app.web import wire
 
 
@@ -132,7 +132,7 @@ def test_a_vm_on_the_wire_has_the_names_of_the_contract() -> None:
     domain = Domain(
         uuid="u", name="n", id=None, vmid="7", state=DomainState.SHUTOFF, memory_bytes=2**30, vcpus=2, hypervisor="kvm-07"
     )
-    assert json.loads(wire.encode(wire.vm(domain, "2026-11-23T10:30:00.000000Z"))) == {
+    assert json.loads(wire.encode(wire.vm(Sighting(domain, "2026-11-23T10:30:00.000000Z")))) == {
         "id": None,
         "vmid": "7",
         "name": "n",
