@@ -1,0 +1,56 @@
+"""The capture process is killed, hangs, takes too long, is cancelled: the guest runs on, and the service says what happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.speech import JOBS
+from tests.faults.scene import PHASES, Visit
+from tests.lab import DB
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_killed_capture_process_fails_its_job_and_leaves_nothing(visit: Visit, phase: str) -> None:
+    async with visit.held(phase) as (job_id, process):
+        process.kill()
+        job = await visit.end_of(job_id)
+    assert (job["phase"], job["error"]["code"]) == ("failed", "capture-died")
+    await visit.assert_told(job, "capture-died")
+    await visit.assert_all_is_well()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_cancelled_capture_leaves_nothing(visit: Visit, phase: str) -> None:
+    async with visit.held(phase) as (job_id, process):
+        await visit.api.post(f"{JOBS}/{job_id}/cancel")
+        await visit.api.post(f"{JOBS}/{job_id}/cancel")  # asking again changes nothing
+        process.go_on()
+        job = await visit.end_of(job_id)
+    assert (job["phase"], job["error"]["code"]) == ("cancelled", "cancelled")
+    assert job["error"]["message"]
+    await visit.assert_all_is_well()
+
+
+async def test_waiting_job_is_cancelled_without_touching_its_guest(visit: Visit) -> None:
+    async with visit.held("capturing") as (running, _process):
+        waiting = await visit.start(DB)
+        await visit.api.post(f"{JOBS}/{waiting}/cancel")
+        job = await visit.end_of(waiting)
+    assert (job["phase"], job["error"]["code"], job["started_at"]) == ("cancelled", "cancelled", None)
+    assert (await visit.end_of(running))["phase"] == "completed"
+    await visit.assert_all_is_well()
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("phase", PHASES)
+async def test_capture_process_that_does_not_heed_a_cancel_is_killed(visit: Visit, phase: str) -> None:
+    async with visit.held(phase) as (job_id, _process):
+        await visit.api.post(f"{JOBS}/{job_id}/cancel")
+        job = await visit.end_of(job_id)
+    assert (job["phase"], job["error"]["code"]) == ("cancelled", "cancelled")
+    await visit.assert_all_is_well()
+
+
+async def test_everything_works_after_all_that(visit: Visit) -> None:
+    await visit.assert_dump_succeeds()
+    await visit.assert_all_is_well()
