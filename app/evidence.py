@@ -115,14 +115,12 @@ def finish_partials(dump_dir: Path) -> Leftovers:
     finished: list[Path] = []
     removed: list[Path] = []
     kept: list[tuple[Path, str]] = []
-    for partial in sorted(dump_dir.glob(f"*{PARTIAL}")):
-        dump = _dump_of(partial)
-        if dump is None or not partial.exists():
-            continue
+    found = (_dump_of(partial) for partial in sorted(dump_dir.glob(f"*{PARTIAL}")))
+    for dump in dict.fromkeys(dump for dump in found if dump is not None):
         try:
             _finish(dump, finished, removed, kept)
         except OSError as error:
-            kept.append((partial, error.strerror or str(error)))
+            kept.append((partial_path(dump), error.strerror or str(error)))
     return Leftovers(tuple(finished), tuple(removed), tuple(kept))
 
 

@@ -96,6 +96,7 @@ def test_a_crash_at_any_step_leaves_a_whole_dump_or_nothing(dump: Path, crash_af
     assert finish_partials(dump.parent).removed == ()
 
 
+@pytest.mark.leaves_partial_files
 def test_what_a_living_capture_writes_is_not_touched(dump: Path) -> None:
     partial_path(dump).write_bytes(CONTENT)
     with partial_path(dump).open("rb") as held:
@@ -106,6 +107,7 @@ def test_what_a_living_capture_writes_is_not_touched(dump: Path) -> None:
     assert [path for path, _ in left.kept] == [partial_path(dump)]
 
 
+@pytest.mark.leaves_partial_files
 def test_a_name_that_was_taken_meanwhile_is_not_overwritten_and_the_rest_is_reported(dump: Path) -> None:
     for step in steps(dump):
         if step == "manifest partial":
@@ -117,6 +119,7 @@ def test_a_name_that_was_taken_meanwhile_is_not_overwritten_and_the_rest_is_repo
     assert len(left.kept) == 1
 
 
+@pytest.mark.leaves_partial_files
 def test_a_file_of_somebody_else_that_ends_in_partial_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "movie.mkv.partial").write_bytes(b"x")
     assert finish_partials(tmp_path).removed == ()
