@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.contract.test_api import MOMENT, RECORD
 MEMORY = b"TestGuestMagic\0"
 """What the test driver writes instead of memory."""
 
-UNPACK = {
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.decompress,
     "zstd": lambda stored: zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True).read(),
     "lz4": lambda stored: lz4.frame.LZ4FrameDecompressor().decompress(stored),
