@@ -18,9 +18,13 @@ from app.changes import Changes
 from app.config import Settings
 from app.errors import HypervisorError, StateError
 from app.hypervisor import Hypervisor
+from app.jobs.alarms import SCHEMA as ALARMS_SCHEMA
+from app.jobs.alarms import Alarms
+from app.jobs.inventory import Inventory
 from app.jobs.journal import SCHEMA as JOURNAL_SCHEMA
 from app.jobs.journal import Journal, activity_now
 from app.jobs.pool import Pool
+from app.jobs.promises import keep_promises
 from app.jobs.reconcile import reconcile
 from app.jobs.recorder import Recorder
 from app.model import Activity, Link
@@ -36,7 +40,7 @@ log = structlog.get_logger()
 
 _FIRST_TRY_SEC = 5.0
 
-SCHEMAS = (INDEX_SCHEMA, JOURNAL_SCHEMA, ACCESS_SCHEMA)
+SCHEMAS = (INDEX_SCHEMA, JOURNAL_SCHEMA, ALARMS_SCHEMA, ACCESS_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,34 +128,34 @@ class _Parts:
     def __init__(self, foundation: Foundation) -> None:
         self.settings = foundation.settings
         self.changes = Changes()
-        self.index = RecordIndex(foundation.state)
-        self.recorder = Recorder(foundation.state, self.index, self.changes)
-        self.journal = Journal(foundation.state, self._publish_activity)
         self.view = View(self.changes)
-        self.hypervisor: Hypervisor
-        self.pool: Pool
+        self.index = RecordIndex(foundation.state)
+        self.journal = Journal(foundation.state, lambda line: self.changes.publish("activity", line))
+        self.alarms = Alarms(foundation.state, self.journal, self._alarms_changed)
+        self.hypervisor = Hypervisor(
+            self.settings.libvirt_uri, domains_changed=self._domains_changed, status_changed=self._hypervisor_changed
+        )
+        self.inventory = Inventory(self.hypervisor, self.index, self.alarms, self.changes)
+        self.recorder = Recorder(foundation.state, self.index, self.inventory, self.changes)
+        self.pool = Pool(self.settings, self.hypervisor, self.journal, self.recorder, self.alarms, self.changes)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def put_into(self, app: web.Application) -> None:
         """For the routes."""
         app[keys.CHANGES] = self.changes
         app[keys.INDEX] = self.index
-        app[keys.RECORDER] = self.recorder
+        app[keys.INVENTORY] = self.inventory
         app[keys.JOURNAL] = self.journal
+        app[keys.POOL] = self.pool
         app[keys.VIEW] = self.view
 
-    async def run(self, app: web.Application) -> AsyncIterator[None]:
+    async def run(self, _app: web.Application) -> AsyncIterator[None]:
         """Reconcile, read the stores, then start what moves; stop it in the opposite order."""
         await self._warn_of_settings()
         _make_dump_dir(self.settings)
         await reconcile(self.settings, self.journal, self.index)
-        self.hypervisor = Hypervisor(
-            self.settings.libvirt_uri, domains_changed=self.recorder.publish_vms, status_changed=self._hypervisor_changed
-        )
-        self.recorder.hypervisor = self.hypervisor
-        self.pool = app[keys.POOL] = Pool(self.settings, self.hypervisor, self.journal, self.recorder, self.changes)
-        await self.recorder.open()
-        await self.pool.open()
+        for store in (self.inventory, self.alarms, self.recorder, self.pool):
+            await store.open()
         await self._begin_view()
         self.changes.publish("hypervisor", self.hypervisor.status)
         moving = [self._go(self.view.follow()), self._go(self.recorder.watch()), self._go(self.hypervisor.follow(self._connected))]
@@ -190,8 +194,18 @@ class _Parts:
 
     # --- what is told of the hypervisor
 
-    def _publish_activity(self, line: Activity) -> None:
-        self.changes.publish("activity", line)
+    def _domains_changed(self) -> None:
+        self.inventory.publish()
+        self._go(self._look_at_alarms())
+
+    def _alarms_changed(self) -> None:
+        self.inventory.publish()
+
+    async def _look_at_alarms(self) -> None:
+        try:
+            await self.alarms.look(self.hypervisor.domains())
+        except StateError as error:
+            log.error("alarm_not_kept", code=error.code, message=str(error))
 
     def _hypervisor_changed(self) -> None:
         status = self.hypervisor.status
@@ -210,6 +224,7 @@ class _Parts:
 
     def _connected(self) -> None:
         self._go(self._free_guests())
+        self._go(keep_promises(self.settings, self.hypervisor))
 
     async def _free_guests(self) -> None:
         """A libvirtd that was killed in mid-dump leaves its guest standing."""

@@ -23,7 +23,11 @@
     │   ├── HypervisorNotResponding      hypervisor-not-responding
     │   └── HypervisorRefused            hypervisor-refused
     └── CaptureError
-        ├── LiveNotAvailable             live-not-available
+        ├── LiveNotPossible              live-not-possible  (the guest cannot migrate, or its memory's layout is not certain)
+        │   └── LayoutUnknown            layout-unknown
+        ├── LiveNotConverging            live-not-converging (the guest writes faster than its memory can be read)
+        ├── WouldPauseTooLong            would-pause-too-long
+        ├── HostMemoryShort              host-memory-short  (reading shared memory would allocate it)
         ├── NoSpace                      no-space
         ├── DumpDirUnusable              dump-dir-unusable
         ├── GuestGone                    guest-gone
@@ -228,13 +232,53 @@ class CaptureError(MemoryDumpsError):
     """A capture or its seal did not succeed. The guest runs on and no partial file is left, unless said otherwise."""
 
 
-class LiveNotAvailable(CaptureError):
-    """Live capture is not built into this version."""
+class LiveNotPossible(CaptureError):
+    """This guest cannot be captured live. Nothing of its memory was read; the guest was not touched, or runs on."""
 
-    code = "live-not-available"
+    code = "live-not-possible"
 
-    def __init__(self) -> None:
-        super().__init__("Live capture is not available in this version. Use the mode 'paused' or 'auto'.")
+
+class LayoutUnknown(LiveNotPossible):
+    """Where the guest's memory blocks lie in its physical address space cannot be told without doubt."""
+
+    code = "layout-unknown"
+
+
+class LiveNotConverging(CaptureError):
+    """The guest rewrites its memory faster than a live capture reads it."""
+
+    code = "live-not-converging"
+
+    def __init__(self, name: str, max_pause_ms: int, why: str) -> None:
+        super().__init__(
+            f"{name} rewrites its memory faster than it can be read with a stop of at most {max_pause_ms} ms ({why}). "
+            "Allow a longer stop with max_pause_ms, capture at a quieter time, or use the mode 'paused'. The guest runs on."
+        )
+
+
+class WouldPauseTooLong(CaptureError):
+    """A live capture did not work, and the paused way would stop the guest for longer than is allowed."""
+
+    code = "would-pause-too-long"
+
+    def __init__(self, name: str, predicted_ms: float, allowed_ms: int, cause: CaptureError) -> None:
+        super().__init__(
+            f"{cause} The paused way would stop {name} for about {predicted_ms / 1000:.1f} s, and at most {allowed_ms / 1000:g} s "
+            "are allowed without being asked. Use the mode 'paused' to accept that, or raise MEMDUMP_FALLBACK_PAUSE_MS."
+        )
+
+
+class HostMemoryShort(CaptureError):
+    """Reading a guest's shared memory makes the host allocate all of it, and the host has not that much."""
+
+    code = "host-memory-short"
+
+    def __init__(self, name: str, needed_bytes: int, available_bytes: int) -> None:
+        super().__init__(
+            f"The memory of {name} is shared (memfd, file or hugepages), so reading it may make the host allocate "
+            f"{needed_bytes / 2**30:.2f} GiB; {available_bytes / 2**30:.2f} GiB are available. Free some memory on the host first. "
+            "The guest was not touched."
+        )
 
 
 class NoSpace(CaptureError):

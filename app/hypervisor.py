@@ -102,6 +102,10 @@ class Hypervisor:
         resumed = await self._call(functools.partial(_resume_left_paused, self._connected()))
         return tuple(self._domains[uuid] for uuid in resumed if uuid in self._domains)
 
+    async def set_downtime(self, uuid: str, downtime_ms: int) -> None:
+        """Set a domain's maximum downtime; one that is gone or shut off has none. Raises ``HypervisorError``."""
+        await self._call(functools.partial(_set_downtime, self._connected(), uuid, downtime_ms))
+
     async def follow(self, connected: Callable[[], None]) -> None:
         """Connect, keep the inventory, connect again: until cancelled. ``connected`` is called after each connection."""
         retry_sec = _FIRST_RETRY_SEC
@@ -343,6 +347,14 @@ def _resume_left_paused(connection: libvirt.virConnect) -> list[str]:
             raw.resume()
             resumed.append(raw.UUIDString())
     return resumed
+
+
+def _set_downtime(connection: libvirt.virConnect, uuid: str, downtime_ms: int) -> None:
+    try:
+        connection.lookupByUUIDString(uuid).migrateSetMaxDowntime(downtime_ms, 0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            raise
 
 
 def _translated(uri: str, error: libvirt.libvirtError) -> MemoryDumpsError:

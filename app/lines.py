@@ -33,7 +33,8 @@ class PhaseLine(_Line, frozen=True, kw_only=True, tag="phase"):
 
 
 class ProgressLine(_Line, frozen=True, kw_only=True, tag="progress"):
-    """At most ten a second. ``bytes_total`` is 0 while unknown, ``eta_sec`` null."""
+    """At most ten a second. ``bytes_total`` is 0 while unknown, ``eta_sec`` null. ``iteration`` counts how often a live
+    capture has gone through the guest's memory, from 1; 0 where that means nothing."""
 
     phase: Phase
     bytes_done: int
@@ -41,6 +42,7 @@ class ProgressLine(_Line, frozen=True, kw_only=True, tag="progress"):
     rate_bytes_per_sec: float
     eta_sec: float | None
     guest_paused: bool
+    iteration: int = 0
 
 
 class FifoLine(_Line, frozen=True, kw_only=True, tag="fifo"):

@@ -142,10 +142,12 @@ class HypervisorStatus:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One VM as the live feed shows it. ``last_dump`` is the timestamp of its newest record."""
+    """One VM as the live feed shows it. ``last_dump`` is the timestamp of its newest record; ``alarm`` says that it stands
+    still since a dump and could not be resumed."""
 
     domain: Domain
     last_dump: str | None
+    alarm: str | None = None
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------
@@ -190,13 +192,14 @@ def may_follow(now: Phase, then: Phase) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far the bytes are. ``bytes_total`` is 0 while it is not known yet."""
+    """How far the bytes are. ``bytes_total`` is 0 while it is not known yet; ``iteration`` as in ``lines.ProgressLine``."""
 
     bytes_done: int
     bytes_total: int
     rate_bytes_per_sec: float
     eta_sec: float | None
     guest_paused: bool
+    iteration: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,6 @@ from app.model import ALGORITHMS, MODES, Algorithm, Manifest, Mode
 _USAGE, _FAILED, _CANCELLED, _UNDELIVERED = 2, 6, 8, 9
 _EXIT_CODES = {
     "config-invalid": _USAGE,
-    "live-not-available": _USAGE,
     "vm-unknown": 3,
     "ambiguous-vm": 3,
     "vm-not-running": 3,
@@ -59,6 +58,7 @@ class Request:
     mode: Mode
     algorithm: Algorithm
     level: int | None
+    max_pause_ms: int
     timeout_sec: float
     operator: str
     reason: str | None
@@ -78,6 +78,9 @@ class Request:
             operator=self.operator,
             reason=self.reason,
             case=self.case,
+            max_pause_ms=self.max_pause_ms,
+            fallback_pause_ms=self.settings.fallback_pause_ms,
+            spool_memory_bytes=self.settings.spool_memory_bytes,
         )
 
 
@@ -215,6 +218,7 @@ def parse(arguments: list[str]) -> Request:
         mode=given.mode,
         algorithm=given.compression,
         level=given.level,
+        max_pause_ms=given.max_pause_ms,
         timeout_sec=given.timeout_sec,
         operator=given.operator or getpass.getuser(),
         reason=given.reason,

@@ -8,6 +8,8 @@ long as its headers promise, see that the guest runs on, then give the dump its 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,22 +17,39 @@ from pathlib import Path
 import uuid_utils
 
 from app.capture.codecs import codec
+from app.capture.coreimage import CoreImage
 from app.capture.elfcore import CoreHeader, read_header
+from app.capture.guest import Connection, Guest, connect
+from app.capture.live import LivePlan, live_image
 from app.capture.patience import Patience
 from app.capture.report import Report
 from app.capture.seal import Image, Seal
-from app.capture.source import Connection, Guest, Stops, Stream, connect
-from app.errors import CaptureError, GuestLeftPaused, LiveNotAvailable, StreamTruncated
-from app.fifo import rendezvous
+from app.capture.source import PauseMeter, Stops, Stream, Way, dump
+from app.errors import (
+    CaptureError,
+    GuestLeftPaused,
+    LiveNotConverging,
+    LiveNotPossible,
+    StreamMalformed,
+    StreamTruncated,
+    WouldPauseTooLong,
+)
+from app.fifo import Rendezvous, rendezvous
 from app.model import Algorithm, Manifest, Mode, Phase, rfc3339
 
 _SLACK_BYTES = 64 << 20  # video memory, firmware, headers
 _SLACK_FRACTION = 256  # what incompressible bytes grow by in any of the codecs, generously
+_TIDY_SEC = 75.0
+_PAUSED_BYTES_PER_SEC = 700e6  # what a paused dump reads, on the slower of the machines it was measured on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be captured, and how. ``timeout_sec`` 0: no limit. ``level`` None: the codec's default."""
+    """What is to be captured, and how. ``timeout_sec`` 0: no limit. ``level`` None: the codec's default.
+
+    ``max_pause_ms`` is for the live way; ``fallback_pause_ms`` is the longest stop that ``auto`` may predict and still
+    fall back to the paused way; ``spool_memory_bytes`` None: a quarter of what is available.
+    """
 
     vm: str
     dump_dir: Path
@@ -41,16 +60,26 @@ class Order:
     operator: str
     reason: str | None
     case: str | None
+    max_pause_ms: int = 300
+    fallback_pause_ms: int = 10_000
+    spool_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Captured:
-    """What is known when the memory has been read."""
+class _Capture:
+    """One capture under way."""
 
+    order: Order
+    guest: Guest
+    xml: str
+    dump_id: str
+    where: Rendezvous
+    seal: Seal
+    report: Report
+    patience: Patience
+    meter: PauseMeter
     started: datetime
     began: float  # time.monotonic()
-    elf: bool
-    stops: Stops
 
 
 def capture(order: Order, connection: Connection, report: Report, patience: Patience) -> Manifest:
@@ -58,44 +87,127 @@ def capture(order: Order, connection: Connection, report: Report, patience: Pati
 
     Raises ``VmError``, ``HypervisorError`` or ``CaptureError``; then no partial file and no FIFO is left.
     """
-    if order.mode == "live":
-        raise LiveNotAvailable
     chosen = codec(order.algorithm, order.level)
     patience.restart(order.timeout_sec)
     guest = connection.guest(order.vm)
-    domain = guest.domain
-    report.phase(Phase.PREPARING, domain.name)
+    report.phase(Phase.PREPARING, guest.domain.name)
     started, began = datetime.now(UTC), time.monotonic()
-    xml = guest.xml()
-    dump_id = str(uuid_utils.uuid7())
-    reserve = domain.memory_bytes + domain.memory_bytes // _SLACK_FRACTION + _SLACK_BYTES if connection.qemu else _SLACK_BYTES
-    with Seal(order.dump_dir, domain.vmid, int(started.timestamp()), chosen, reserve) as seal:
-        try:
-            with guest.dump(rendezvous(connection.uri, order.dump_dir), dump_id, report) as stream:
-                report.phase(Phase.CAPTURING, domain.name)
-                header = _read(stream, seal, report, patience, connection.qemu)
-                _see_it_run_on(guest, report)
-                taken = _Captured(started=started, began=began, elf=header is not None, stops=stream.stops())
-        except BaseException:
-            _tidy(guest, report)
-            raise
-        patience.restart(0)
-        report.phase(Phase.SEALING, domain.name)
+    with Seal(order.dump_dir, guest.domain.vmid, int(started.timestamp()), chosen, _worst_case(guest)) as seal:
+        with PauseMeter(guest) as meter:
+            under_way = _Capture(
+                order=order,
+                guest=guest,
+                xml=guest.xml(),
+                dump_id=str(uuid_utils.uuid7()),
+                where=rendezvous(connection.uri, order.dump_dir),
+                seal=seal,
+                report=report,
+                patience=patience,
+                meter=meter,
+                started=started,
+                began=began,
+            )
+            way = _fill(under_way)
+            stops = meter.stops()
         image = seal.finish()
         patience.check()
-        return seal.publish(lambda path: _manifest(order, guest, report, taken, image, dump_id, xml, path))
+        return seal.publish(lambda path: _manifest(under_way, way, stops, image, path))
 
 
-def _read(stream: Stream, seal: Seal, report: Report, patience: Patience, expect_elf: bool) -> CoreHeader | None:
-    """Send the whole stream to the seal, then make sure that it was whole. The ELF header, or None for a plain dump."""
+def _worst_case(guest: Guest) -> int:
+    """Bytes that a dump may need if nothing of it can be compressed."""
+    memory_bytes = guest.domain.memory_bytes if guest.connection.qemu else 0
+    return memory_bytes + memory_bytes // _SLACK_FRACTION + _SLACK_BYTES
+
+
+def _fill(under_way: _Capture) -> Way:
+    """Send the guest's memory to the seal, by the best way that the order allows; which that was."""
+    guest, report, mode = under_way.guest, under_way.report, under_way.order.mode
+    if not guest.connection.qemu:
+        return _paused(under_way, "plain")
+    guest.check_host_memory(under_way.xml)
+    if mode == "paused":
+        return _paused(under_way, "paused")
+    if guest.suspended():
+        report.warn("captured-suspended", f"{guest.domain.name} is suspended: captured the paused way, which costs it nothing.")
+        return _paused(under_way, "paused")
+    try:
+        return _live(under_way)
+    except (LiveNotPossible, LiveNotConverging, StreamMalformed) as error:
+        if mode == "live":
+            raise
+        _allow_fallback(under_way, error)
+    return _paused(under_way, "paused")
+
+
+def _allow_fallback(under_way: _Capture, cause: CaptureError) -> None:
+    """Raises ``WouldPauseTooLong`` unless the paused way would stop the guest for no longer than is allowed."""
+    name, allowed_ms = under_way.guest.domain.name, under_way.order.fallback_pause_ms
+    predicted_ms = under_way.guest.domain.memory_bytes / _PAUSED_BYTES_PER_SEC * 1000
+    if predicted_ms > allowed_ms:
+        raise WouldPauseTooLong(name, predicted_ms, allowed_ms, cause) from cause
+    under_way.report.warn("fell-back-to-paused", f"{cause} So {name} was captured the paused way.")
+
+
+def _live(under_way: _Capture) -> Way:
+    order, guest, report = under_way.order, under_way.guest, under_way.report
+    plan = LivePlan(
+        guest=guest,
+        xml=under_way.xml,
+        where=under_way.where,
+        capture_id=under_way.dump_id,
+        dump_dir=order.dump_dir,
+        max_pause_ms=order.max_pause_ms,
+        spool_memory_bytes=order.spool_memory_bytes,
+    )
+    with _looked_after(guest, report), live_image(plan, under_way.meter, report) as image:
+        _see_it_run_on(guest, report)
+        _captured(under_way)
+        _send(image, under_way)
+    return "live"
+
+
+def _send(image: CoreImage, under_way: _Capture) -> None:
+    """The spooled image to the seal; the guest has nothing to do with it any more."""
+    done = 0
+    while True:
+        slot = under_way.seal.take(under_way.patience)
+        length = image.fill(slot.buffer)
+        if length:
+            under_way.seal.put(slot, length)
+        done += length
+        under_way.report.progress(done, image.size_bytes, guest_paused=False, always=length < len(slot.buffer))
+        if length < len(slot.buffer):
+            return
+
+
+def _paused(under_way: _Capture, way: Way) -> Way:
+    guest, report = under_way.guest, under_way.report
+    with _looked_after(guest, report):
+        report.phase(Phase.CAPTURING, guest.domain.name)
+        with dump(guest, way, under_way.where, under_way.dump_id, under_way.meter, report) as stream:
+            _read(stream, under_way, expect_elf=way == "paused")
+        _see_it_run_on(guest, report)
+    _captured(under_way)
+    return way
+
+
+def _captured(under_way: _Capture) -> None:
+    """The memory is captured: the time limit was for that alone."""
+    under_way.patience.restart(0)
+    under_way.report.phase(Phase.SEALING, under_way.guest.domain.name)
+
+
+def _read(stream: Stream, under_way: _Capture, *, expect_elf: bool) -> None:
+    """Send the whole stream to the seal, then make sure that it was whole."""
     header: CoreHeader | None = None
     done = total = 0
 
     def tick() -> None:
-        report.progress(done, total, guest_paused=stream.guest_paused)
+        under_way.report.progress(done, total, guest_paused=stream.guest_paused)
 
     while True:
-        slot = seal.take(patience)
+        slot = under_way.seal.take(under_way.patience)
         length = stream.fill(slot.buffer, tick)
         if done == 0 and expect_elf and length == len(slot.buffer):
             header = read_header(slot.buffer)
@@ -103,7 +215,7 @@ def _read(stream: Stream, seal: Seal, report: Report, patience: Patience, expect
         done += length
         tick()
         if length:
-            seal.put(slot, length)
+            under_way.seal.put(slot, length)
         if length < len(slot.buffer):
             break
     stream.confirm()
@@ -111,8 +223,7 @@ def _read(stream: Stream, seal: Seal, report: Report, patience: Patience, expect
         raise StreamTruncated(
             f"The image ended after {done} bytes, and its headers promise {total}. libvirtd or QEMU may have died. Try again."
         )
-    report.progress(done, total or done, guest_paused=stream.guest_paused, always=True)
-    return header
+    under_way.report.progress(done, total or done, guest_paused=stream.guest_paused, always=True)
 
 
 def _see_it_run_on(guest: Guest, report: Report) -> None:
@@ -127,37 +238,39 @@ def _see_it_run_on(guest: Guest, report: Report) -> None:
         report.warn(stuck.code, str(stuck))
 
 
-def _tidy(guest: Guest, report: Report) -> None:
-    """After a capture that failed: its own patience is over, so the guest's state is looked at with another."""
-    guest.connection.patience = Patience(_TIDY_SEC)
+@contextmanager
+def _looked_after(guest: Guest, report: Report) -> Iterator[None]:
+    """If the capture fails in here, see that the guest runs on, with a patience of its own: the capture's may be over."""
     try:
-        _see_it_run_on(guest, report)
-    except Exception as error:  # noqa: BLE001 - what ended the capture is told; this comes on top
-        report.warn("guest-state-unknown", f"Whether {guest.domain.name} runs on could not be seen: {error}")
+        yield
+    except BaseException:
+        patience, guest.connection.patience = guest.connection.patience, Patience(_TIDY_SEC)
+        try:
+            _see_it_run_on(guest, report)
+        except Exception as error:  # noqa: BLE001 - what ended the capture is told; this comes on top
+            report.warn("guest-state-unknown", f"Whether {guest.domain.name} runs on could not be seen: {error}")
+        finally:
+            guest.connection.patience = patience
+        raise
 
 
-_TIDY_SEC = 15.0
-
-
-def _manifest(
-    order: Order, guest: Guest, report: Report, taken: _Captured, image: Image, dump_id: str, xml: str, path: Path
-) -> Manifest:
-    domain, connection = guest.domain, guest.connection
-    captured_at = taken.started if taken.stops.first_at is None else datetime.fromtimestamp(taken.stops.first_at, UTC)
+def _manifest(under_way: _Capture, way: Way, stops: Stops, image: Image, path: Path) -> Manifest:
+    order, domain, connection = under_way.order, under_way.guest.domain, under_way.guest.connection
+    captured_at = under_way.started if stops.last_at is None else datetime.fromtimestamp(stops.last_at, UTC)
     return Manifest(
-        dump_id=dump_id,
-        timestamp=rfc3339(taken.started),
+        dump_id=under_way.dump_id,
+        timestamp=rfc3339(under_way.started),
         dom=domain.name,
         vmid=domain.vmid,
         uuid=domain.uuid,
         hypervisor=connection.hostname,
         uri=connection.uri,
-        mode="paused" if connection.qemu else "plain",
-        format="elf" if taken.elf else "raw",
+        mode=way,
+        format="raw" if way == "plain" else "elf",
         captured_at=rfc3339(captured_at),
-        guest_pause_ms=round(sum(taken.stops.each_ms), 3),
-        guest_pauses_ms=taken.stops.each_ms,
-        duration_sec=round(time.monotonic() - taken.began, 6),
+        guest_pause_ms=round(sum(stops.each_ms), 3),
+        guest_pauses_ms=stops.each_ms,
+        duration_sec=round(time.monotonic() - under_way.began, 6),
         raw_size_bytes=image.raw_size_bytes,
         sha256=image.sha256,
         gzip_size_bytes=image.stored_size_bytes,
@@ -171,8 +284,8 @@ def _manifest(
         reason=order.reason,
         case=order.case,
         versions=connection.versions,
-        warnings=tuple(report.warnings),
-        domain_xml=xml,
+        warnings=tuple(under_way.report.warnings),
+        domain_xml=under_way.xml,
     )
 
 

@@ -39,7 +39,7 @@ class Report:
         self.warnings.append(message)
         self._tell(WarningLine(vm=self.vm, code=code, message=message))
 
-    def progress(self, bytes_done: int, bytes_total: int, *, guest_paused: bool, always: bool = False) -> None:
+    def progress(self, bytes_done: int, bytes_total: int, *, guest_paused: bool, iteration: int = 0, always: bool = False) -> None:
         """Where the bytes are; dropped if the last one was told less than 100 ms ago, unless ``always``."""
         now = time.monotonic()
         if not always and now - self._told_at < _EVERY_SEC:
@@ -56,11 +56,14 @@ class Report:
                 rate_bytes_per_sec=round(rate, 1),
                 eta_sec=round(left / rate, 3) if rate and bytes_total else None,
                 guest_paused=guest_paused,
+                iteration=iteration,
             )
         )
 
     def _rate(self, now: float, bytes_done: int) -> float:
         """Bytes a second over the last two seconds."""
+        if self._window and bytes_done < self._window[-1][1]:  # a live capture begins its next pass
+            self._window.clear()
         self._window.append((now, bytes_done))
         while len(self._window) > 2 and now - self._window[0][0] > _RATE_WINDOW_SEC:
             self._window.pop(0)

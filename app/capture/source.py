@@ -1,7 +1,7 @@
-"""FIFO and libvirt's call → bytes. The only room beside ``app/hypervisor.py`` that imports libvirt.
+"""FIFO and libvirt's call → bytes; and how long the guest stood still for it.
 
-Every call to libvirt runs on a thread of its own (``patience.Call``), for libvirtd may hang. The guest pause is measured
-by QEMU's own STOP and RESUME events where the driver is QEMU, else by libvirt's lifecycle events.
+Beside ``guest.py`` the only file in here that imports libvirt. The guest pause is measured by QEMU's own STOP and RESUME
+events where the driver is QEMU, else by libvirt's lifecycle events.
 """
 
 from __future__ import annotations
@@ -15,248 +15,67 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from types import TracebackType
+from typing import Literal, Self
 
 import libvirt
 import libvirt_qemu
 
-from app import __version__
-from app.capture.patience import Call, Patience
+from app.capture.guest import Guest
+from app.capture.patience import Call
 from app.capture.report import Report
-from app.errors import (
-    CaptureError,
-    CaptureFailed,
-    DomainBusy,
-    DumpDirUnusable,
-    GuestGone,
-    HypervisorError,
-    HypervisorNotResponding,
-    HypervisorRefused,
-    HypervisorUnreachable,
-    MemoryDumpsError,
-    VmNotRunning,
-)
+from app.errors import CaptureFailed, DumpDirUnusable, GuestGone, LiveNotPossible
 from app.fifo import Fifo, Rendezvous, make_fifo
-from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, Versions, find_domain, opennebula_vmid, vmid_of
 
-T = TypeVar("T")
+Way = Literal["live", "paused", "plain"]
 
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
-_KEEPALIVE_SEC, _KEEPALIVE_MISSES = 5, 3
-_CONNECT_SEC = 15.0
 _LATE_EVENT_SEC = 2.0
 _CALL_ENDS_SEC = 3.0
-_RESUME_FOR_SEC = 10.0
 
 # QEMU stops the guest for a memory dump whatever the flags are. Without VIR_DUMP_LIVE libvirtd stops it before that and
 # has to start it again; with it QEMU alone does both, so that a libvirtd which hangs or dies in between cannot leave the
-# guest standing (docs/decisions/0002).
-_PAUSED_FLAGS = libvirt.VIR_DUMP_MEMORY_ONLY | libvirt.VIR_DUMP_LIVE
-
-_STATES = tuple(DomainState)  # in the order of virDomainState
-_REFUSALS = {
-    libvirt.VIR_ERR_AUTH_FAILED,
-    libvirt.VIR_ERR_AUTH_CANCELLED,
-    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
-    libvirt.VIR_ERR_ACCESS_DENIED,
-    libvirt.VIR_ERR_OPERATION_DENIED,
-}
-# Why a guest that ran before a dump may stand still after it: not known, the dump itself, an API that failed to resume.
-_OURS = {
-    libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
-    libvirt.VIR_DOMAIN_PAUSED_DUMP,
-    getattr(libvirt, "VIR_DOMAIN_PAUSED_API_ERROR", 14),
-}
+# guest standing (docs/decisions/0002). VIR_DUMP_LIVE alone is something else: a live migration into the file.
+_FLAGS = {"paused": libvirt.VIR_DUMP_MEMORY_ONLY | libvirt.VIR_DUMP_LIVE, "live": libvirt.VIR_DUMP_LIVE}
 
 
-def connect(uri: str, patience: Patience) -> Connection:
-    """A connection to libvirt. Raises ``HypervisorUnreachable``, ``HypervisorNotResponding`` or ``HypervisorRefused``."""
-    _start_events()
-    opening = Call(lambda: libvirt.open(uri))
-    if not patience.wait((opening.done,), _CONNECT_SEC):
-        raise HypervisorNotResponding(uri)
+@contextmanager
+def dump(guest: Guest, way: Way, where: Rendezvous, capture_id: str, meter: PauseMeter, report: Report) -> Iterator[Stream]:
+    """libvirt's dump through a FIFO: ``live`` a migration stream, ``paused`` an ELF vmcore, ``plain`` what the driver has.
+
+    However this is left, the FIFO is gone and the dump has ended or will fail. Raises ``CaptureError``.
+    """
+    fifo, reader = _open_fifo(where, capture_id)
+    call: Call[None] | None = None
     try:
-        return Connection(uri, patience.result(opening), patience)
-    except libvirt.libvirtError as error:
-        text = error.get_error_message() or str(error)
-        if error.get_error_code() in _REFUSALS:
-            raise _refused(uri, text) from error
-        raise HypervisorUnreachable(uri, text) from error
-
-
-class Connection:
-    """One connection to libvirt, for one capture process."""
-
-    def __init__(self, uri: str, conn: libvirt.virConnect, patience: Patience) -> None:
-        """Use ``connect``."""
-        self.uri = uri
-        self.patience = patience
-        self._conn = conn
-        with contextlib.suppress(libvirt.libvirtError):  # drivers inside this process have nothing to keep alive
-            conn.setKeepAlive(_KEEPALIVE_SEC, _KEEPALIVE_MISSES)
-        self.hostname, self.qemu, self.versions = self.call(self._describe)
-
-    def close(self) -> None:
-        """Close, unless libvirt hangs; then the process's end closes it."""
-        Call(self._conn.close).ended_within(1.0)
-
-    def call(self, function: Callable[[], T]) -> T:
-        """``function`` on a thread of its own; libvirt's errors become ours, cancel and deadline are heeded."""
-        return self.result(Call(function))
-
-    def result(self, call: Call[T]) -> T:
-        """What a call returned; libvirt's errors become ours, cancel and deadline are heeded."""
-        try:
-            return self.patience.result(call)
-        except libvirt.libvirtError as error:
-            raise self._translated(error) from error
-
-    def _translated(self, error: libvirt.libvirtError) -> MemoryDumpsError:
-        code, text = error.get_error_code(), error.get_error_message() or str(error)
-        if code in _REFUSALS:
-            return _refused(self.uri, text)
-        if not self._conn.isAlive():
-            return HypervisorNotResponding(self.uri) if "keepalive" in text else HypervisorUnreachable(self.uri, text)
-        if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
-            return DomainBusy("The VM", text)
-        return CaptureFailed(f"libvirt reported: {text}.")
-
-    def guest(self, wanted: str) -> Guest:
-        """The running guest that ``wanted`` names. Raises ``VmUnknown``, ``AmbiguousVm``, ``VmNotRunning``, ``DomainBusy``."""
-        raw, domain = self.call(functools.partial(self._find, wanted))
-        if not domain.active:
-            raise VmNotRunning(domain.name, domain.state)
-        guest = Guest(self, raw, domain)
-        if self.qemu:
-            kind = self.call(lambda: raw.jobInfo()[0])
-            if kind != libvirt.VIR_DOMAIN_JOB_NONE:
-                raise DomainBusy(domain.name, "of somebody else")
-        return guest
-
-    def active(self) -> list[Domain]:
-        """Every domain whose memory can be read, by name."""
-        found = self.call(lambda: [self._domain(raw) for raw in self._conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)])
-        return sorted(found, key=lambda domain: domain.name)
-
-    def _describe(self) -> tuple[str, bool, Versions]:
-        qemu = self._conn.getType() == "QEMU"
-        return (
-            self._conn.getHostname(),
-            qemu,
-            Versions(
-                memory_dumps=__version__,
-                libvirt=_dotted(self._conn.getLibVersion()),
-                qemu=_dotted(self._conn.getVersion()) if qemu else "",
-            ),
-        )
-
-    def _find(self, wanted: str) -> tuple[libvirt.virDomain, Domain]:
-        with contextlib.suppress(libvirt.libvirtError):  # the service always names the uuid: no need to list the rest
-            raw = self._conn.lookupByUUIDString(wanted)
-            return raw, self._domain(raw)
-        known = {(domain := self._domain(raw)).uuid: (raw, domain) for raw in self._conn.listAllDomains()}
-        return known[find_domain(wanted, [domain for _, domain in known.values()]).uuid]
-
-    def _domain(self, raw: libvirt.virDomain) -> Domain:
-        state, max_kib, _, vcpus, _ = raw.info()
-        number = raw.ID()
-        vmid = None
-        with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
-            vmid = opennebula_vmid(raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE))
-        libvirt_id = None if number < 0 else number
-        return Domain(
-            uuid=raw.UUIDString(),
-            name=raw.name(),
-            id=libvirt_id,
-            vmid=vmid_of(name=raw.name(), libvirt_id=libvirt_id, opennebula_vmid=vmid),
-            state=_STATES[state],
-            memory_bytes=max_kib * 1024,
-            vcpus=vcpus,
-            hypervisor=self._conn.getHostname(),
-        )
-
-
-class Guest:
-    """A running guest, looked up once."""
-
-    def __init__(self, connection: Connection, raw: libvirt.virDomain, domain: Domain) -> None:
-        self.connection = connection
-        self.domain = domain
-        self.raw = raw
-
-    def xml(self) -> str:
-        """The domain's description, which without VIR_DOMAIN_XML_SECURE holds no secrets."""
-        return str(self.connection.call(lambda: self.raw.XMLDesc(0)))
-
-    def state(self) -> tuple[DomainState, int]:
-        """The state and libvirt's number for its reason, now."""
-        state, reason = self.connection.call(self.raw.state)
-        return _STATES[state], reason
-
-    def gone(self) -> bool:
-        """Whether the guest has ended."""
-        try:
-            return not self.connection.call(self.raw.isActive)
-        except CaptureFailed:  # a transient domain is not known any more
-            return True
-        except MemoryDumpsError:
-            return False
-
-    def run_on(self) -> bool:
-        """Resume the guest if a dump left it standing. Whether it had to be; raises ``CaptureError`` if it cannot be."""
-        state, reason = self.state()
-        if state is not DomainState.PAUSED or reason not in _OURS:
-            return False
-        until = time.monotonic() + _RESUME_FOR_SEC
-        while True:
-            try:
-                self.connection.call(self.raw.resume)
-                return True
-            except HypervisorError:
-                raise
-            except CaptureError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.5)  # another program holds a disk image, say: it may let go
-
-    @contextmanager
-    def dump(self, where: Rendezvous, capture_id: str, report: Report) -> Iterator[Stream]:
-        """The paused way: libvirt's memory-only dump, or what the driver has, through a FIFO.
-
-        However this is left, the FIFO is gone and the dump has ended or will fail. Raises ``CaptureError``.
-        """
-        fifo, reader = _open_fifo(where, capture_id)
         report.fifo(str(fifo.folder))
-        call: Call[None] | None = None
-        try:
-            meter = PauseMeter(self)
-            call = Call(functools.partial(self._core_dump, str(fifo.path)))
-            yield Stream(self, reader, call, meter)
-            meter.close()
-        finally:
-            os.close(reader)
-            fifo.drop(settled=call is None or call.ended_within(0))
-            if call is not None and not call.ended_within(_CALL_ENDS_SEC):
-                report.warn("hypervisor-not-responding", "libvirt has not yet said that the dump ended.")
+        call = Call(functools.partial(_core_dump, guest, way, str(fifo.path)))
+        yield Stream(guest, reader, call, meter)
+    finally:
+        os.close(reader)
+        fifo.drop(settled=call is None or call.ended_within(0))
+        if call is not None and not call.ended_within(_CALL_ENDS_SEC):
+            report.warn("hypervisor-not-responding", "libvirt has not yet said that the dump ended.")
 
-    def _core_dump(self, path: str) -> None:
-        if self.connection.qemu:
-            self.raw.coreDumpWithFormat(path, libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, _PAUSED_FLAGS)
-        else:
-            self.raw.coreDump(path, 0)
+
+def _core_dump(guest: Guest, way: Way, path: str) -> None:
+    if way == "plain":
+        guest.raw.coreDump(path, 0)
+    else:
+        guest.raw.coreDumpWithFormat(path, libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, _FLAGS[way])
 
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """The stops that a capture caused: when the first began (epoch seconds, or None), and each one's milliseconds."""
+    """The stops that a capture caused: when the last began (epoch seconds, or None), and each one's milliseconds."""
 
-    first_at: float | None
+    last_at: float | None
     each_ms: tuple[float, ...]
 
 
 class PauseMeter:
-    """Hears when the guest stops and goes on."""
+    """Hears when the guest stops and goes on, while a ``with`` block lasts."""
 
     def __init__(self, guest: Guest) -> None:
         self._changed = threading.Condition()
@@ -274,13 +93,15 @@ class PauseMeter:
         """What was heard, after waiting a little for an event that is late."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped_at is None, _LATE_EVENT_SEC)
-            first = self._stops[0][0] if self._stops else self._stopped_at
-            return Stops(first, tuple(round((until - since) * 1000, 3) for since, until in self._stops))
+            last = self._stopped_at or (self._stops[-1][0] if self._stops else None)
+            return Stops(last, tuple(round((until - since) * 1000, 3) for since, until in self._stops))
 
-    def close(self) -> None:
-        """Hear no more."""
-        with contextlib.suppress(MemoryDumpsError):
-            self._guest.connection.call(self._deregister)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Hear no more; libvirt forgets it by itself when the connection ends."""
+        Call(self._deregister).ended_within(_LATE_EVENT_SEC)
 
     def _register(self) -> int:
         connection = self._guest.raw.connect()
@@ -332,24 +153,31 @@ class Stream:
         return self._meter.standing
 
     def fill(self, buffer: bytearray, tick: Callable[[], None]) -> int:
-        """Read until ``buffer`` is full or the stream ends; how many bytes that were.
+        """Read until ``buffer`` is full or the stream ends; how many bytes that were. Else as ``read``."""
+        view, length = memoryview(buffer), 0
+        while length < len(view) and (count := self.read(view[length:], tick)):
+            length += count
+        return length
+
+    def read(self, view: memoryview, tick: Callable[[], None]) -> int:
+        """Read what there is, at least one byte, into ``view``; 0 at the end of the stream.
 
         Calls ``tick`` at least ten times a second while it waits. Raises what the capture's patience raises.
         """
-        view, length = memoryview(buffer), 0
-        while length < len(view) and not self._ended:
+        while not self._ended:
             if not self._begun:
                 self._await_writer(tick)
             try:
-                count = os.readv(self._descriptor, [view[length:]])
+                count = os.readv(self._descriptor, [view])
             except BlockingIOError:
                 tick()
                 self._guest.connection.patience.wait((self._descriptor,), 0.1)
                 continue
             self._begun = self._begun or count > 0
             self._ended = count == 0 and (self._begun or self._call.ended_within(0.01))
-            length += count
-        return length
+            if count:
+                return count
+        return 0
 
     def _await_writer(self, tick: Callable[[], None]) -> None:
         """Until libvirt has opened the FIFO, or its call has ended without doing so."""
@@ -359,20 +187,31 @@ class Stream:
     def confirm(self) -> None:
         """Wait for libvirt's own word that the dump succeeded, for the end of the stream alone proves nothing.
 
-        Raises ``GuestGone``, ``CaptureFailed``, ``DomainBusy`` or a ``HypervisorError``.
+        Raises ``LiveNotPossible``, ``GuestGone``, ``CaptureFailed``, ``DomainBusy`` or a ``HypervisorError``.
         """
         try:
             self._guest.connection.result(self._call)
         except CaptureFailed as error:
+            name = self._guest.domain.name
             if self._guest.gone():
-                raise GuestGone(
-                    f"{self._guest.domain.name} ended while its memory was being read, so there is no dump of it. ({error})"
-                ) from error
+                raise GuestGone(f"{name} ended while its memory was being read, so there is no dump of it. ({error})") from error
+            if not self._begun and _cannot_migrate(error.__cause__):
+                raise LiveNotPossible(f"{name} cannot be captured live: {error} The guest was not touched.") from error
             raise
 
-    def stops(self) -> Stops:
-        """The stops that this dump caused."""
-        return self._meter.stops()
+    def abort(self) -> None:
+        """Abort a live dump, and wait for its end: the guest runs on. Raises what the capture's patience raises."""
+        self._guest.abort()
+        with contextlib.suppress(CaptureFailed):
+            self._guest.connection.result(self._call)
+
+
+def _cannot_migrate(error: BaseException | None) -> bool:
+    """libvirt refuses before QEMU is asked, or QEMU does: a device or a setting stands against it."""
+    codes = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_OPERATION_UNSUPPORTED, libvirt.VIR_ERR_CONFIG_UNSUPPORTED)
+    return isinstance(error, libvirt.libvirtError) and (
+        error.get_error_code() in codes or "migrat" in (error.get_error_message() or "").lower()
+    )
 
 
 def _open_fifo(where: Rendezvous, capture_id: str) -> tuple[Fifo, int]:
@@ -389,25 +228,3 @@ def _open_fifo(where: Rendezvous, capture_id: str) -> tuple[Fifo, int]:
     with contextlib.suppress(OSError):  # beyond fs.pipe-user-pages-soft the pipe stays small: slower, not wrong
         fcntl.fcntl(reader, _F_SETPIPE_SZ, _PIPE_BYTES)
     return fifo, reader
-
-
-def _refused(uri: str, text: str) -> HypervisorRefused:
-    return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
-
-
-def _dotted(number: int) -> str:
-    """libvirt's way to write a version: major × 1,000,000 + minor × 1,000 + release."""
-    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
-
-
-@functools.cache
-def _start_events() -> None:
-    """Once a process: libvirt's own event loop on a thread, which events and keepalive need; and no words on stderr."""
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    libvirt.virEventRegisterDefaultImpl()
-    threading.Thread(target=_turn, name="libvirt-events", daemon=True).start()
-
-
-def _turn() -> None:
-    while True:
-        libvirt.virEventRunDefaultImpl()

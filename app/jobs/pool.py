@@ -16,8 +16,8 @@ from app.changes import Changes
 from app.config import MAX_WAITING, Settings
 from app.errors import AlreadyDumping, DomainBusy, NothingToDump, StateError, TooManyWaiting, VmError, VmErrors, VmNotRunning
 from app.hypervisor import Hypervisor
+from app.jobs.alarms import Alarms
 from app.jobs.journal import Claim, Journal, activity_now
-from app.jobs.process import Target
 from app.jobs.recorder import Recorder
 from app.jobs.run import STOPPED, Parts, Run
 from app.model import Domain, Fault, Job, Phase, Trigger, Wish, find_domain
@@ -31,7 +31,9 @@ HELD_JOBS = 10_000
 class Pool:
     """All jobs, newest last, and the tasks of those that have not ended."""
 
-    def __init__(self, settings: Settings, hypervisor: Hypervisor, journal: Journal, recorder: Recorder, changes: Changes) -> None:
+    def __init__(
+        self, settings: Settings, hypervisor: Hypervisor, journal: Journal, recorder: Recorder, alarms: Alarms, changes: Changes
+    ) -> None:
         self._hypervisor = hypervisor
         self._journal = journal
         self._changes = changes
@@ -43,10 +45,11 @@ class Pool:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._last: Trigger | None = None
         self._parts = Parts(
-            target=Target(uri=settings.libvirt_uri, dump_dir=settings.dump_dir, timeout_sec=settings.dump_timeout_sec),
+            settings=settings,
             hypervisor=hypervisor,
             journal=journal,
             recorder=recorder,
+            alarms=alarms,
             changes=changes,
             keep=self._keep,
         )

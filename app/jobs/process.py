@@ -12,11 +12,11 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from app.config import Settings
 from app.lines import Line, LineError, decode
 from app.model import Job
 
@@ -28,16 +28,7 @@ _LONGEST_LINE_BYTES = 16 << 20  # a manifest with the XML of a very large domain
 _NOT_FOR_THE_CHILD = frozenset({"INFLUX_TOKEN", "INFLUX_URL", "INFLUX_DB"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What every capture of this service has in common."""
-
-    uri: str
-    dump_dir: Path
-    timeout_sec: float
-
-
-def arguments(job: Job, target: Target) -> list[str]:
+def arguments(job: Job, settings: Settings) -> list[str]:
     """The command line for one job. What people wrote goes in ``--name=value``, so that it can be no option of its own."""
     wish = job.wish
     words = [
@@ -45,9 +36,9 @@ def arguments(job: Job, target: Target) -> list[str]:
         str(SCRIPT),
         "--json",
         "--no-record",
-        f"--uri={target.uri}",
-        f"--dump-dir={target.dump_dir}",
-        f"--timeout-sec={target.timeout_sec:g}",
+        f"--uri={settings.libvirt_uri}",
+        f"--dump-dir={settings.dump_dir}",
+        f"--timeout-sec={settings.dump_timeout_sec:g}",
         f"--mode={wish.mode}",
         f"--compression={wish.compression}",
         f"--operator={wish.operator}",
@@ -82,11 +73,11 @@ class CaptureProcess:
         self._complaints = asyncio.create_task(self._log_complaints(job_id))
 
     @classmethod
-    async def start(cls, job: Job, target: Target) -> CaptureProcess:
+    async def start(cls, job: Job, settings: Settings) -> CaptureProcess:
         """Start the capture for ``job``. Raises ``OSError``."""
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_CHILD}
         process = await asyncio.create_subprocess_exec(
-            *arguments(job, target),
+            *arguments(job, settings),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -8,8 +8,8 @@ import structlog
 
 from app.changes import Changes
 from app.errors import StateError
-from app.hypervisor import Hypervisor
-from app.model import Manifest, Sighting
+from app.jobs.inventory import Inventory
+from app.model import Manifest
 from app.records.index import RecordIndex
 from app.state import State
 
@@ -21,19 +21,17 @@ _LOOK_EVERY_SEC = 0.5
 class Recorder:
     """Adds records to the index and publishes ``record``, ``stats`` and ``vms``."""
 
-    def __init__(self, state: State, index: RecordIndex, changes: Changes) -> None:
+    def __init__(self, state: State, index: RecordIndex, inventory: Inventory, changes: Changes) -> None:
         self._state = state
         self._index = index
+        self._inventory = inventory
         self._changes = changes
         self._told = 0
-        self._last_dumps: dict[str, str] = {}
         self._telling = asyncio.Lock()
-        self.hypervisor: Hypervisor | None = None
 
     async def open(self) -> None:
         """Take in what is there already; nobody is told of it."""
         self._told = await self._index.newest()
-        self._last_dumps = await self._index.last_dumps()
 
     async def record(self, manifest: Manifest) -> None:
         """Commit the record, then tell. Raises ``StateError`` if it cannot be committed; the dump exists all the same."""
@@ -45,20 +43,11 @@ class Recorder:
         async with self._telling:
             self._told, records = await self._index.since(self._told)
             for record in records:
-                self._last_dumps[record.uuid] = max(record.timestamp, self._last_dumps.get(record.uuid, ""))
+                self._inventory.dumped(record)
                 self._changes.publish("record", record)
             if records:
                 self._changes.publish("stats", await self._index.stats())
-                self.publish_vms()
-
-    def sightings(self) -> tuple[Sighting, ...]:
-        """The inventory, each VM with its newest dump."""
-        domains = self.hypervisor.domains() if self.hypervisor else ()
-        return tuple(Sighting(domain, self._last_dumps.get(domain.uuid)) for domain in domains)
-
-    def publish_vms(self) -> None:
-        """Tell the inventory."""
-        self._changes.publish("vms", self.sightings())
+                self._inventory.publish()
 
     async def watch(self) -> None:
         """Notice what other processes commit to the state file (the command line, by hand): until cancelled."""

@@ -12,11 +12,22 @@ from pathlib import Path
 import structlog
 
 from app.changes import Changes
-from app.errors import CaptureCancelled, CaptureDied, CaptureTimedOut, HypervisorError, MemoryDumpsError, StateError
+from app.config import Settings
+from app.errors import (
+    CaptureCancelled,
+    CaptureDied,
+    CaptureTimedOut,
+    GuestLeftPaused,
+    HypervisorError,
+    MemoryDumpsError,
+    StateError,
+)
 from app.hypervisor import Hypervisor
+from app.jobs.alarms import Alarms
 from app.jobs.journal import Journal, activity_now
 from app.jobs.leftovers import drop_fifos, dump_of, sealed_after_all
-from app.jobs.process import CaptureProcess, Target
+from app.jobs.process import CaptureProcess
+from app.jobs.promises import keep_promises
 from app.jobs.recorder import Recorder
 from app.lines import FailedLine, FifoLine, Line, PhaseLine, ProgressLine, SealedLine, WarningLine
 from app.model import Fault, Job, Manifest, Phase, Progress, may_follow
@@ -38,10 +49,11 @@ STOPPED = Fault(
 class Parts:
     """What a run works with. ``keep`` makes a job's new state known to everybody."""
 
-    target: Target
+    settings: Settings
     hypervisor: Hypervisor
     journal: Journal
     recorder: Recorder
+    alarms: Alarms
     changes: Changes
     keep: Callable[[Job], Awaitable[None]]
 
@@ -81,7 +93,7 @@ class Run:
             await self._end()
         except StateError as error:
             log.error("job_not_journalled", job_id=self.job.job_id, code=error.code, message=str(error))
-            await asyncio.to_thread(drop_fifos, self._parts.target.uri, self._parts.target.dump_dir)
+            await asyncio.to_thread(drop_fifos, self._parts.settings.libvirt_uri, self._parts.settings.dump_dir)
             await self._fail_unjournalled(error)
         finally:
             self._stop_timer()
@@ -91,15 +103,15 @@ class Run:
 
     async def _capture(self) -> None:
         try:
-            process = await CaptureProcess.start(self.job, self._parts.target)
+            process = await CaptureProcess.start(self.job, self._parts.settings)
         except OSError as error:
             self._fault = Fault("capture-failed", f"The capture process could not be started: {error}. The guest was not touched.")
             return
         self._process = process
         if self._cancelled:
             self.cancel()
-        if self._parts.target.timeout_sec:
-            self._kill_in(self._parts.target.timeout_sec + _OVERDUE_SEC, overdue=True)
+        if self._parts.settings.dump_timeout_sec:
+            self._kill_in(self._parts.settings.dump_timeout_sec + _OVERDUE_SEC, overdue=True)
         try:
             await self._parts.journal.note_process(self.job.job_id, process.pid, process.started)
             async for line in process.lines():
@@ -126,6 +138,8 @@ class Run:
                 await self._parts.journal.note_dump(self.job.job_id, self._dump_id)
             case WarningLine():
                 await self._parts.journal.tell(activity_now("warning", line.code, line.message, job=self.job))
+                if line.code == GuestLeftPaused.code:
+                    await self._parts.alarms.raise_for(self.job.uuid, line.message)
                 await self._keep(replace(self.job, warnings=(*self.job.warnings, line.message)))
             case SealedLine():
                 self._manifest = line.manifest
@@ -141,13 +155,14 @@ class Run:
             rate_bytes_per_sec=line.rate_bytes_per_sec,
             eta_sec=line.eta_sec,
             guest_paused=line.guest_paused,
+            iteration=line.iteration,
         )
         self.job = replace(self.job, progress=progress)
         self._parts.changes.advance(self.job.job_id, line.phase, progress)
 
     def _died(self, code: int) -> Fault:
         if self._overdue:
-            error: MemoryDumpsError = CaptureTimedOut(self._parts.target.timeout_sec)
+            error: MemoryDumpsError = CaptureTimedOut(self._parts.settings.dump_timeout_sec)
         elif self._cancelled:
             error = CaptureCancelled()
         else:
@@ -176,16 +191,17 @@ class Run:
 
     async def _tidy(self, dump_id: str) -> None:
         """After a capture process that gave no dump: what it may have left, and the guest."""
-        target = self._parts.target
-        await asyncio.to_thread(drop_fifos, target.uri, target.dump_dir)
+        settings = self._parts.settings
+        await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir)
         with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
-            self._manifest = await asyncio.to_thread(sealed_after_all, target.dump_dir, dump_id)
+            self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, dump_id)
         try:
             for domain in await self._parts.hypervisor.resume_left_paused():
                 message = f"{domain.name} stood still after a dump that broke off, and was resumed."
                 await self._parts.journal.tell(activity_now("warning", "guest-resumed", message, job=self.job))
         except HypervisorError as error:
             log.warning("guest_state_unknown", job_id=self.job.job_id, code=error.code, message=str(error))
+        await keep_promises(settings, self._parts.hypervisor)
 
     async def _end(self) -> None:
         if self._manifest is not None:

@@ -6,7 +6,7 @@ import re
 
 from aiohttp import web
 
-from app.errors import LiveNotAvailable, RequestError
+from app.errors import RequestError
 from app.model import Wish
 from app.web import keys, wire
 from app.web.errors import ProblemError
@@ -39,8 +39,6 @@ async def trigger(request: web.Request) -> web.StreamResponse:
         case=wanted.case,
         operator=request[keys.IDENTITY].name,
     )
-    if wish.mode == "live":
-        raise LiveNotAvailable
     scheduled = await request.app[keys.POOL].trigger(
         wanted.vm_ids, all=bool(wanted.all), wish=wish, idempotency_key=_idempotency_key(request)
     )
@@ -128,4 +126,4 @@ async def activity(request: web.Request) -> web.StreamResponse:
 async def live_vms(request: web.Request) -> web.StreamResponse:
     """The inventory as it was last seen, running or not."""
     wire.only(request.query)
-    return _json({"vms": [wire.vm(sighting) for sighting in request.app[keys.RECORDER].sightings()]})
+    return _json({"vms": [wire.vm(sighting) for sighting in request.app[keys.INVENTORY].sightings()]})

@@ -23,7 +23,6 @@ log = structlog.get_logger()
 
 STATUS: Mapping[str, int] = {
     "request-invalid": 400,
-    "live-not-available": 400,
     "login-required": 401,
     "host-not-allowed": 403,
     "origin-not-allowed": 403,

@@ -7,9 +7,9 @@ from aiohttp import web
 from app.access import Access, Identity
 from app.changes import Changes
 from app.config import Settings
+from app.jobs.inventory import Inventory
 from app.jobs.journal import Journal
 from app.jobs.pool import Pool
-from app.jobs.recorder import Recorder
 from app.records.index import RecordIndex
 from app.web.assets import Assets
 from app.web.names import OwnNames
@@ -20,7 +20,7 @@ OWN_NAMES = web.AppKey("own_names", OwnNames)
 ACCESS = web.AppKey("access", Access)
 INDEX = web.AppKey("index", RecordIndex)
 JOURNAL = web.AppKey("journal", Journal)
-RECORDER = web.AppKey("recorder", Recorder)
+INVENTORY = web.AppKey("inventory", Inventory)
 POOL = web.AppKey("pool", Pool)
 CHANGES = web.AppKey("changes", Changes)
 VIEW = web.AppKey("view", View)

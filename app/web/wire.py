@@ -166,6 +166,7 @@ def vm(of: Sighting) -> dict[str, object]:
         "vcpus": domain.vcpus,
         "hypervisor": domain.hypervisor,
         "last_dump": of.last_dump,
+        "alarm": of.alarm,
     }
 
 

@@ -1,0 +1,278 @@
+"""The connection to libvirt, and one guest: looked up, described, watched, resumed.
+
+Only this file and ``source.py`` in here import libvirt. Every call runs on a thread of its own (``patience.Call``), for
+libvirtd may hang.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import libvirt
+
+from app import __version__
+from app.capture.patience import Call, Patience
+from app.downtime import Downtime, Promise
+from app.errors import (
+    CaptureCancelled,
+    CaptureError,
+    CaptureFailed,
+    CaptureTimedOut,
+    DomainBusy,
+    HostMemoryShort,
+    HypervisorError,
+    HypervisorNotResponding,
+    HypervisorRefused,
+    HypervisorUnreachable,
+    MemoryDumpsError,
+    VmNotRunning,
+)
+from app.fifo import Rendezvous
+from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, Versions, find_domain, opennebula_vmid, vmid_of
+
+T = TypeVar("T")
+
+_KEEPALIVE_SEC, _KEEPALIVE_MISSES = 5, 3
+_CONNECT_SEC = 15.0
+_RESTORE_SEC = 35.0  # libvirt waits 30 s for the domain's job lock
+_RESUME_FOR_SEC = 60.0
+
+_SHARED_MEMORY = re.compile(r"<source type='(?:memfd|file)'/>|<access mode='shared'/>")
+
+_STATES = tuple(DomainState)  # in the order of virDomainState
+_REFUSALS = {
+    libvirt.VIR_ERR_AUTH_FAILED,
+    libvirt.VIR_ERR_AUTH_CANCELLED,
+    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+    libvirt.VIR_ERR_ACCESS_DENIED,
+    libvirt.VIR_ERR_OPERATION_DENIED,
+}
+# Why a guest that ran before a dump may stand still after it: not known, the dump itself, an API that failed to resume.
+_OURS = {
+    libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
+    libvirt.VIR_DOMAIN_PAUSED_DUMP,
+    getattr(libvirt, "VIR_DOMAIN_PAUSED_API_ERROR", 14),
+}
+
+
+def connect(uri: str, patience: Patience) -> Connection:
+    """A connection to libvirt. Raises ``HypervisorUnreachable``, ``HypervisorNotResponding`` or ``HypervisorRefused``."""
+    _start_events()
+    opening = Call(lambda: libvirt.open(uri))
+    if not patience.wait((opening.done,), _CONNECT_SEC):
+        raise HypervisorNotResponding(uri)
+    try:
+        return Connection(uri, patience.result(opening), patience)
+    except libvirt.libvirtError as error:
+        text = error.get_error_message() or str(error)
+        if error.get_error_code() in _REFUSALS:
+            raise _refused(uri, text) from error
+        raise HypervisorUnreachable(uri, text) from error
+
+
+class Connection:
+    """One connection to libvirt, for one capture process."""
+
+    def __init__(self, uri: str, conn: libvirt.virConnect, patience: Patience) -> None:
+        """Use ``connect``."""
+        self.uri = uri
+        self.patience = patience
+        self._conn = conn
+        with contextlib.suppress(libvirt.libvirtError):  # drivers inside this process have nothing to keep alive
+            conn.setKeepAlive(_KEEPALIVE_SEC, _KEEPALIVE_MISSES)
+        self.hostname, self.qemu, self.versions = self.call(self._describe)
+
+    def close(self) -> None:
+        """Close, unless libvirt hangs; then the process's end closes it."""
+        Call(self._conn.close).ended_within(1.0)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """``function`` on a thread of its own; libvirt's errors become ours, cancel and deadline are heeded."""
+        return self.result(Call(function))
+
+    def result(self, call: Call[T]) -> T:
+        """What a call returned; libvirt's errors become ours, cancel and deadline are heeded."""
+        try:
+            return self.patience.result(call)
+        except libvirt.libvirtError as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: libvirt.libvirtError) -> MemoryDumpsError:
+        code, text = error.get_error_code(), error.get_error_message() or str(error)
+        if code in _REFUSALS:
+            return _refused(self.uri, text)
+        if not self._conn.isAlive():
+            return HypervisorNotResponding(self.uri) if "keepalive" in text else HypervisorUnreachable(self.uri, text)
+        if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+            return DomainBusy("The VM", text)
+        return CaptureFailed(f"libvirt reported: {text}.")
+
+    def guest(self, wanted: str) -> Guest:
+        """The running guest that ``wanted`` names. Raises ``VmUnknown``, ``AmbiguousVm``, ``VmNotRunning``, ``DomainBusy``."""
+        raw, domain = self.call(functools.partial(self._find, wanted))
+        if not domain.active:
+            raise VmNotRunning(domain.name, domain.state)
+        guest = Guest(self, raw, domain)
+        if self.qemu:
+            kind = self.call(lambda: raw.jobInfo()[0])
+            if kind != libvirt.VIR_DOMAIN_JOB_NONE:
+                raise DomainBusy(domain.name, "of somebody else")
+        return guest
+
+    def active(self) -> list[Domain]:
+        """Every domain whose memory can be read, by name."""
+        found = self.call(lambda: [self._domain(raw) for raw in self._conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)])
+        return sorted(found, key=lambda domain: domain.name)
+
+    def _describe(self) -> tuple[str, bool, Versions]:
+        qemu = self._conn.getType() == "QEMU"
+        return (
+            self._conn.getHostname(),
+            qemu,
+            Versions(
+                memory_dumps=__version__,
+                libvirt=_dotted(self._conn.getLibVersion()),
+                qemu=_dotted(self._conn.getVersion()) if qemu else "",
+            ),
+        )
+
+    def _find(self, wanted: str) -> tuple[libvirt.virDomain, Domain]:
+        with contextlib.suppress(libvirt.libvirtError):  # the service always names the uuid: no need to list the rest
+            raw = self._conn.lookupByUUIDString(wanted)
+            return raw, self._domain(raw)
+        known = {(domain := self._domain(raw)).uuid: (raw, domain) for raw in self._conn.listAllDomains()}
+        return known[find_domain(wanted, [domain for _, domain in known.values()]).uuid]
+
+    def _domain(self, raw: libvirt.virDomain) -> Domain:
+        state, max_kib, _, vcpus, _ = raw.info()
+        number = raw.ID()
+        vmid = None
+        with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
+            vmid = opennebula_vmid(raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE))
+        libvirt_id = None if number < 0 else number
+        return Domain(
+            uuid=raw.UUIDString(),
+            name=raw.name(),
+            id=libvirt_id,
+            vmid=vmid_of(name=raw.name(), libvirt_id=libvirt_id, opennebula_vmid=vmid),
+            state=_STATES[state],
+            memory_bytes=max_kib * 1024,
+            vcpus=vcpus,
+            hypervisor=self._conn.getHostname(),
+        )
+
+
+class Guest:
+    """A running guest, looked up once."""
+
+    def __init__(self, connection: Connection, raw: libvirt.virDomain, domain: Domain) -> None:
+        self.connection = connection
+        self.domain = domain
+        self.raw = raw
+
+    def xml(self) -> str:
+        """The domain's description, which without VIR_DOMAIN_XML_SECURE holds no secrets."""
+        return str(self.connection.call(lambda: self.raw.XMLDesc(0)))
+
+    def state(self) -> tuple[DomainState, int]:
+        """The state and libvirt's number for its reason, now."""
+        state, reason = self.connection.call(self.raw.state)
+        return _STATES[state], reason
+
+    def gone(self) -> bool:
+        """Whether the guest has ended."""
+        try:
+            return not self.connection.call(self.raw.isActive)
+        except CaptureFailed:  # a transient domain is not known any more
+            return True
+        except MemoryDumpsError:
+            return False
+
+    def run_on(self) -> bool:
+        """Resume the guest if a dump left it standing. Whether it had to be; raises ``CaptureError`` if it cannot be."""
+        state, reason = self.state()
+        if state is not DomainState.PAUSED or reason not in _OURS:
+            return False
+        until = time.monotonic() + _RESUME_FOR_SEC
+        while True:
+            try:
+                self.connection.call(self.raw.resume)
+                return True
+            except (HypervisorError, CaptureCancelled, CaptureTimedOut):
+                raise
+            except CaptureError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)  # another program holds a disk image, say: it may let go
+
+    def check_host_memory(self, xml: str) -> None:
+        """Raises ``HostMemoryShort`` if reading the guest's shared memory could drive its host out of memory.
+
+        A page of a memfd or file that the guest never touched is allocated when it is read (anonymous memory is not).
+        """
+        if not _SHARED_MEMORY.search(xml):
+            return
+        resident_kib, node = self.connection.call(lambda: (self.raw.memoryStats().get("rss", 0), self._node_memory()))
+        missing_bytes = self.domain.memory_bytes - resident_kib * 1024
+        available_bytes = 1024 * sum(node.get(name, 0) for name in ("free", "buffers", "cached"))
+        if missing_bytes > available_bytes:
+            raise HostMemoryShort(self.domain.name, missing_bytes, available_bytes)
+
+    def _node_memory(self) -> dict[str, int]:
+        return dict(self.raw.connect().getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS))
+
+    def suspended(self) -> bool:
+        """Whether somebody has suspended the guest: then it is to stay so, and its disks are to stay locked."""
+        state, _ = self.state()
+        return state in (DomainState.PAUSED, DomainState.PMSUSPENDED)
+
+    @contextmanager
+    def downtime(self, where: Rendezvous, capture_id: str, downtime_ms: int) -> Iterator[None]:
+        """Let the final stop of a migration take at most ``downtime_ms``, and afterwards what it might take before."""
+        before_ms = int(self.connection.call(lambda: self.raw.migrateGetMaxDowntime(0)))
+        promise = Promise(where, capture_id, Downtime(self.domain.uuid, before_ms))
+        try:
+            self.connection.call(lambda: self.raw.migrateSetMaxDowntime(downtime_ms, 0))
+            yield
+        finally:
+            # The capture's own patience may be over; the domain is to be as it was all the same.
+            restoring = Call(lambda: self.raw.migrateSetMaxDowntime(before_ms, 0))
+            restored = restoring.ended_within(_RESTORE_SEC) and (restoring.future.exception() is None or self.gone())
+            if restored:
+                promise.kept()
+            else:
+                promise.broken()
+
+    def abort(self) -> None:
+        """Abort the running live dump: the guest runs on. That nothing is left to abort is no error."""
+        aborting = Call(self.raw.abortJob)
+        aborting.ended_within(_RESTORE_SEC)
+
+
+def _refused(uri: str, text: str) -> HypervisorRefused:
+    return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
+
+
+def _dotted(number: int) -> str:
+    """libvirt's way to write a version: major × 1,000,000 + minor × 1,000 + release."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+@functools.cache
+def _start_events() -> None:
+    """Once a process: libvirt's own event loop on a thread, which events and keepalive need; and no words on stderr."""
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_turn, name="libvirt-events", daemon=True).start()
+
+
+def _turn() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()

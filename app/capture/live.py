@@ -1,0 +1,145 @@
+"""The live way: a migration into the FIFO, spooled, and laid out as the ELF vmcore that QEMU itself would have written.
+
+The guest runs while its memory is read again and again, and stands still only for the last few pages. The first try
+allows that stop ``FIRST_DOWNTIME_MS``, which an idle guest does not notice; a guest that writes faster than that is read
+is tried once more with the whole budget. Each try has a limit in bytes and in time, after which it is aborted: nothing
+of that stops the guest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.capture.coreimage import CoreImage
+from app.capture.elfcore import read_header
+from app.capture.guest import Guest
+from app.capture.layout import layout, layout_from_header, refuse_passthrough
+from app.capture.migration import Machine, Migration
+from app.capture.report import Report
+from app.capture.source import PauseMeter, Stream, dump
+from app.capture.spool import Spool, open_spool
+from app.errors import LayoutUnknown, LiveNotConverging
+from app.fifo import Rendezvous
+from app.model import Phase
+
+FIRST_DOWNTIME_MS = 20
+_BUFFER_BYTES = 4 << 20
+_HEADER_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a try is given up: more bytes than so many times the RAM; or, after its first pass, so much more time."""
+
+    times_ram: float
+    after_first_pass_sec: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LivePlan:
+    """What a live capture needs to know. ``spool_memory_bytes`` None: a quarter of what is available."""
+
+    guest: Guest
+    xml: str
+    where: Rendezvous
+    capture_id: str
+    dump_dir: Path
+    max_pause_ms: int
+    spool_memory_bytes: int | None
+
+    def tries(self) -> tuple[tuple[int, Limits], ...]:
+        """Each try's downtime in milliseconds, and its limits."""
+        first = (min(FIRST_DOWNTIME_MS, self.max_pause_ms), Limits(times_ram=2, after_first_pass_sec=5))
+        whole = (self.max_pause_ms, Limits(times_ram=6, after_first_pass_sec=30))
+        return (first, whole) if whole[0] > first[0] else (whole,)
+
+
+class _GivenUp(Exception):
+    """This try does not converge; ``str()`` says why."""
+
+
+@contextmanager
+def live_image(plan: LivePlan, meter: PauseMeter, report: Report) -> Iterator[CoreImage]:
+    """The guest's memory of one instant, as the bytes of a vmcore; the spool goes with the block.
+
+    Raises ``LiveNotPossible``, ``LiveNotConverging``, ``NoSpace``, ``StreamMalformed`` and what ``Stream`` raises.
+    """
+    refuse_passthrough(plan.guest.domain.name, plan.xml)
+    report.phase(Phase.CAPTURING, plan.guest.domain.name)
+    why = ""
+    for downtime_ms, limits in plan.tries():
+        with open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes) as spool:
+            try:
+                machine = _migrate(plan, downtime_ms, limits, spool, meter, report)
+            except _GivenUp as error:
+                why = str(error)
+                continue
+            yield _laid_out(plan, machine, spool, meter, report)
+            return
+    raise LiveNotConverging(plan.guest.domain.name, plan.max_pause_ms, why)
+
+
+def _migrate(plan: LivePlan, downtime_ms: int, limits: Limits, spool: Spool, meter: PauseMeter, report: Report) -> Machine:
+    """One try. Raises ``_GivenUp`` when it was aborted."""
+    migration = Migration(spool)
+    with (
+        plan.guest.downtime(plan.where, plan.capture_id, downtime_ms),
+        dump(plan.guest, "live", plan.where, plan.capture_id, meter, report) as stream,
+    ):
+        try:
+            _receive(stream, migration, limits, lambda: _tell(migration, stream, report))
+        except _GivenUp:
+            stream.abort()
+            raise
+        stream.confirm()
+        return migration.finish()
+
+
+def _receive(stream: Stream, migration: Migration, limits: Limits, tick: Callable[[], None]) -> None:
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    rest = 0
+    first_pass_ended_at: float | None = None
+    while count := stream.read(buffer[rest:], tick):
+        length = rest + count
+        used = migration.feed(buffer[:length])
+        rest = length - used
+        buffer[:rest] = bytes(buffer[used:length])
+        tick()
+        if first_pass_ended_at is None and migration.iteration > 1:
+            first_pass_ended_at = time.monotonic()
+        _check(migration, limits, first_pass_ended_at)
+
+
+def _check(migration: Migration, limits: Limits, first_pass_ended_at: float | None) -> None:
+    if migration.ram_bytes_total and migration.bytes_fed > limits.times_ram * migration.ram_bytes_total:
+        raise _GivenUp(f"{limits.times_ram:g} times its memory was read in {migration.iteration} passes")
+    if first_pass_ended_at is not None and time.monotonic() - first_pass_ended_at > limits.after_first_pass_sec:
+        raise _GivenUp(f"after {limits.after_first_pass_sec:g} s and {migration.iteration} passes its memory still changed")
+
+
+def _tell(migration: Migration, stream: Stream, report: Report) -> None:
+    report.progress(
+        migration.pass_bytes_done, migration.ram_bytes_total, guest_paused=stream.guest_paused, iteration=migration.iteration
+    )
+
+
+def _laid_out(plan: LivePlan, machine: Machine, spool: Spool, meter: PauseMeter, report: Report) -> CoreImage:
+    """Where QEMU maps the blocks: by the rules, else by asking QEMU for the headers of a dump of its own."""
+    try:
+        ranges = layout(machine, spool.block_list, plan.xml)
+    except LayoutUnknown as error:
+        report.warn(error.code, f"{error} QEMU was asked where the memory lies, which stopped the guest once more.")
+        ranges = layout_from_header(read_header(_probe(plan, meter, report)), machine, spool.block_list, plan.xml)
+    return CoreImage(spool, ranges, machine)
+
+
+def _probe(plan: LivePlan, meter: PauseMeter, report: Report) -> bytes:
+    """The first bytes of a paused dump, which is then broken off: its program headers are QEMU's own map."""
+    head = bytearray(_HEADER_BYTES)
+    with dump(plan.guest, "paused", plan.where, plan.capture_id, meter, report) as stream:
+        length = stream.fill(head, lambda: None)
+    return bytes(head[:length])
