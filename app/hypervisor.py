@@ -73,6 +73,7 @@ class Hypervisor:
         self._loop = asyncio.get_running_loop()
         self._connection: libvirt.virConnect | None = None
         self._closed = asyncio.Event()
+        self._closed_by_silence = False
         self.tried = asyncio.Event()
         """Set once it is known whether libvirt can be reached."""
         self._stale: set[str] = set()
@@ -199,12 +200,16 @@ class Hypervisor:
         self._stale.add(uuid)
         self._something_is_stale.set()
 
-    def _close_event(self, _connection: libvirt.virConnect, _reason: int, _opaque: object) -> None:
+    def _close_event(self, _connection: libvirt.virConnect, reason: int, _opaque: object) -> None:
         """On libvirt's thread."""
-        self._loop.call_soon_threadsafe(self._closed.set)
+        self._loop.call_soon_threadsafe(self._close, reason == libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE)
+
+    def _close(self, by_silence: bool) -> None:
+        self._closed_by_silence = by_silence
+        self._closed.set()
 
     async def _keep_inventory(self) -> None:
-        """Look at what events marked, until the connection is lost, which it raises as ``HypervisorUnreachable``."""
+        """Look at what events marked, until the connection is lost; raises how."""
         connection = self._connected()
         closed = asyncio.ensure_future(self._closed.wait())
         try:
@@ -215,6 +220,8 @@ class Hypervisor:
                 finally:
                     stale.cancel()
                 if closed.done():
+                    if self._closed_by_silence:
+                        raise HypervisorNotResponding(self.uri)
                     raise HypervisorUnreachable(self.uri, "the connection was lost")
                 self._something_is_stale.clear()
                 uuids = tuple(self._stale)
@@ -328,6 +335,8 @@ def _foreign_job(connection: libvirt.virConnect, uuid: str) -> str | None:
         # The test driver has no jobs; a domain that is gone or stopped has none either, and its own capture says so.
         if error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
             return None
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
+            return _OPERATIONS[8]  # one that broke off and has not ended yet: "dump query failed"
         raise
     if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
         return None
@@ -339,7 +348,7 @@ def _resume_left_paused(connection: libvirt.virConnect) -> list[str]:
     for raw in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
         state, reason = raw.state()
         left = state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_DUMP
-        if left and raw.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE:
+        if left and _foreign_job(connection, raw.UUIDString()) is None:
             raw.resume()
             resumed.append(raw.UUIDString())
     return resumed

@@ -20,12 +20,14 @@ from app.capture.patience import Patience
 from app.capture.report import Report
 from app.capture.seal import Image, Seal
 from app.capture.source import Connection, Guest, Stops, Stream, connect
-from app.errors import CaptureError, GuestLeftPaused, LiveNotAvailable, StreamTruncated
+from app.errors import CaptureCancelled, CaptureError, CaptureTimedOut, GuestLeftPaused, LiveNotAvailable, StreamTruncated
 from app.fifo import rendezvous
 from app.model import Algorithm, Manifest, Mode, Phase, rfc3339
 
 _SLACK_BYTES = 64 << 20  # video memory, firmware, headers
 _SLACK_FRACTION = 256  # what incompressible bytes grow by in any of the codecs, generously
+_LOOK_SEC = 8.0
+"""How long it may take to see that the guest runs on: less than the service grants a capture process beyond its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ def capture(order: Order, connection: Connection, report: Report, patience: Pati
             with guest.dump(rendezvous(connection.uri, order.dump_dir), dump_id, report) as stream:
                 report.phase(Phase.CAPTURING, domain.name)
                 header = _read(stream, seal, report, patience, connection.qemu)
+                patience.restart(_LOOK_SEC)
                 _see_it_run_on(guest, report)
                 taken = _Captured(started=started, began=began, elf=header is not None, stops=stream.stops())
         except BaseException:
@@ -117,26 +120,26 @@ def _read(stream: Stream, seal: Seal, report: Report, patience: Patience, expect
 
 def _see_it_run_on(guest: Guest, report: Report) -> None:
     """After every capture the guest's state is looked at, also when libvirt said success."""
+    name = guest.domain.name
     try:
         if guest.run_on():
-            report.warn("guest-resumed", f"{guest.domain.name} stood still after the dump and was resumed.")
+            report.warn("guest-resumed", f"{name} stood still after the dump and was resumed.")
+    except CaptureCancelled:
+        raise
+    except CaptureTimedOut:
+        report.warn("guest-state-unknown", f"Whether {name} runs on could not be seen, for libvirt does not answer. Look at it.")
     except CaptureError as error:
-        stuck = GuestLeftPaused(
-            f"{guest.domain.name} stands still after the dump and could not be resumed: {error} Resume it by hand."
-        )
+        stuck = GuestLeftPaused(f"{name} stands still after the dump and could not be resumed: {error} Resume it by hand.")
         report.warn(stuck.code, str(stuck))
 
 
 def _tidy(guest: Guest, report: Report) -> None:
     """After a capture that failed: its own patience is over, so the guest's state is looked at with another."""
-    guest.connection.patience = Patience(_TIDY_SEC)
+    guest.connection.patience = Patience(_LOOK_SEC)
     try:
         _see_it_run_on(guest, report)
     except Exception as error:  # noqa: BLE001 - what ended the capture is told; this comes on top
         report.warn("guest-state-unknown", f"Whether {guest.domain.name} runs on could not be seen: {error}")
-
-
-_TIDY_SEC = 15.0
 
 
 def _manifest(

@@ -24,8 +24,10 @@ from app import __version__
 from app.capture.patience import Call, Patience
 from app.capture.report import Report
 from app.errors import (
+    CaptureCancelled,
     CaptureError,
     CaptureFailed,
+    CaptureTimedOut,
     DomainBusy,
     DumpDirUnusable,
     GuestGone,
@@ -47,7 +49,7 @@ _KEEPALIVE_SEC, _KEEPALIVE_MISSES = 5, 3
 _CONNECT_SEC = 15.0
 _LATE_EVENT_SEC = 2.0
 _CALL_ENDS_SEC = 3.0
-_RESUME_FOR_SEC = 10.0
+_RESUME_FOR_SEC = 5.0
 
 # QEMU stops the guest for a memory dump whatever the flags are. Without VIR_DUMP_LIVE libvirtd stops it before that and
 # has to start it again; with it QEMU alone does both, so that a libvirtd which hangs or dies in between cannot leave the
@@ -128,10 +130,8 @@ class Connection:
         if not domain.active:
             raise VmNotRunning(domain.name, domain.state)
         guest = Guest(self, raw, domain)
-        if self.qemu:
-            kind = self.call(lambda: raw.jobInfo()[0])
-            if kind != libvirt.VIR_DOMAIN_JOB_NONE:
-                raise DomainBusy(domain.name, "of somebody else")
+        if self.qemu and self.call(functools.partial(_has_job, raw)):
+            raise DomainBusy(domain.name, "of somebody else")
         return guest
 
     def active(self) -> list[Domain]:
@@ -213,7 +213,7 @@ class Guest:
             try:
                 self.connection.call(self.raw.resume)
                 return True
-            except HypervisorError:
+            except (HypervisorError, CaptureTimedOut, CaptureCancelled):
                 raise
             except CaptureError:
                 if time.monotonic() > until:
@@ -389,6 +389,15 @@ def _open_fifo(where: Rendezvous, capture_id: str) -> tuple[Fifo, int]:
     with contextlib.suppress(OSError):  # beyond fs.pipe-user-pages-soft the pipe stays small: slower, not wrong
         fcntl.fcntl(reader, _F_SETPIPE_SZ, _PIPE_BYTES)
     return fifo, reader
+
+
+def _has_job(raw: libvirt.virDomain) -> bool:
+    try:
+        return bool(raw.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:  # a dump that broke off and has not ended yet
+            return True
+        raise
 
 
 def _refused(uri: str, text: str) -> HypervisorRefused:

@@ -192,10 +192,15 @@ class Pool:
                 await self._keep(now.step(Phase.FAILED, datetime.now(UTC), error=fault))
 
     async def _keep(self, job: Job) -> None:
-        """A job's new state: in memory, for those who listen, and in the journal."""
+        """A job's new state: in memory, in the journal, and for those who listen; of its end they hear when it is on disk."""
         self._jobs[job.job_id] = job
-        self._changes.publish("job", job)
-        await self._journal.save(job)
+        if not job.phase.final:
+            self._changes.publish("job", job)
+        try:
+            await self._journal.save(job)
+        finally:
+            if job.phase.final:
+                self._changes.publish("job", job)
 
     def _now(self, job: Job) -> Job:
         run = self._runs.get(job.job_id)
