@@ -10,7 +10,7 @@ import pytest
 from app.evidence import MANIFEST
 from demo import PrivateLibvirt
 from tests.contract.speech import JOBS, Message
-from tests.faults.foreign import by_hand, fifo_folders
+from tests.faults.by_hand import by_hand, fifo_folders
 from tests.faults.processes import Process, children_of, eventually
 from tests.faults.scene import PHASES, Scene, staged
 from tests.lab import DB, WEB
@@ -62,7 +62,7 @@ async def test_capture_process_that_outlived_its_service_is_ended_by_the_next_st
     assert "capture-process-ended" in scene.service.log_text()
 
 
-async def test_dump_sealed_while_its_service_was_dying_gets_its_record(scene: Scene) -> None:
+async def test_dump-sealed_while_its_service_was_dying_gets_its_record(scene: Scene) -> None:
     before = _manifests(scene)
     async with scene.visit() as visit, visit.held("capturing") as (job_id, process):
         service = Process(scene.service.process.pid)
@@ -81,7 +81,7 @@ async def test_dump_sealed_while_its_service_was_dying_gets_its_record(scene: Sc
     assert record["dump_path"] in job["error"]["message"]
 
 
-async def test_dump_sealed_before_a_kill_keeps_its_job_and_record(scene: Scene) -> None:
+async def test_dump-sealed_before_a_kill_keeps_its_job_and_record(scene: Scene) -> None:
     async with scene.visit() as visit:
         job_id = await visit.start()
         job = await visit.end_of(job_id)

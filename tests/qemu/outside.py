@@ -17,7 +17,7 @@ from tests.contract.speech import Message
 from tests.service import ROOT, service_environment
 
 UNPACKERS = {"gzip": "zcat", "zstd": "zstdcat", "lz4": "lz4cat", "none": "cat"}
-_MEMDUMP_SEC = 60.0
+_VIRSH_SEC = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +99,10 @@ def gzip_read(dump: Path, offset: int, length: int) -> bytes:
             at, raw_at = at + stored, raw_at + raw
     return found
 
+
+def virsh(lab: PrivateLibvirt, *words: str) -> str:
+    """What virsh says, which has to succeed in time."""
+    command = ["virsh", "--quiet", "--connect", lab.uri, *words]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=_VIRSH_SEC)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
