@@ -74,6 +74,7 @@ class Hypervisor:
         self._connection: libvirt.virConnect | None = None
         self._closed = asyncio.Event()
         self._closed_by_silence = False
+        self._error: MemoryDumpsError | None = None
         self.tried = asyncio.Event()
         """Set once it is known whether libvirt can be reached."""
         self._stale: set[str] = set()
@@ -84,11 +85,11 @@ class Hypervisor:
         return tuple(sorted(self._domains.values(), key=lambda domain: (domain.name, domain.uuid)))
 
     def check(self) -> None:
-        """Raises ``HypervisorUnreachable`` or ``HypervisorNotResponding`` unless libvirt is there now."""
-        if self.status.state is Link.NOT_RESPONDING:
-            raise HypervisorNotResponding(self.uri)
+        """Raises the ``HypervisorError`` that keeps libvirt from serving us now."""
+        if self._error is not None:
+            raise self._error.with_traceback(None)
         if self.status.state is not Link.CONNECTED:
-            raise HypervisorUnreachable(self.uri, self.status.message or "the connection is being made")
+            raise HypervisorUnreachable(self.uri, "the connection is being made")
 
     async def foreign_job(self, uuid: str) -> str | None:
         """What libvirt does with the domain right now (``migration out``, ``backup`` …), or None. Raises ``HypervisorError``."""
@@ -150,6 +151,7 @@ class Hypervisor:
             await asyncio.wait({closing}, timeout=1.0)
 
     def _lost(self, error: MemoryDumpsError) -> None:
+        self._error = error
         state = Link.NOT_RESPONDING if isinstance(error, HypervisorNotResponding) else Link.UNREACHABLE
         if self.status.state is not state or self.status.message != str(error):
             log.error("hypervisor_lost", uri=self.uri, code=error.code, message=str(error))
@@ -158,6 +160,8 @@ class Hypervisor:
 
     def _say(self, status: HypervisorStatus) -> None:
         self.status = status
+        if status.state is Link.CONNECTED:
+            self._error = None
         self.tried.set()
         self._status_changed()
 

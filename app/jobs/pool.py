@@ -105,7 +105,7 @@ class Pool:
             self._tasks[job_id].cancel()
             fault = Fault("cancelled", "The dump was cancelled before it began. The guest was not touched.")
             await self._keep(job.step(Phase.CANCELLED, datetime.now(UTC), error=fault))
-            await self._journal.tell(activity_now("info", "dump_cancelled", f"{job.dom}: {fault.message}", job=job))
+            await self._journal.tell(activity_now("info", "dump-cancelled", f"{job.dom}: {fault.message}", job=job))
         return await self.job(job_id)
 
     async def close(self) -> None:
@@ -210,7 +210,7 @@ class Pool:
         names = ", ".join(job.dom for job in trigger.jobs[:5])
         more = f" and {len(trigger.jobs) - 5} more" if len(trigger.jobs) > 5 else ""
         only = trigger.jobs[0] if len(trigger.jobs) == 1 else None
-        line = activity_now("info", "dump_scheduled", f"{wish.operator} asked for a dump of {names}{more}.", job=only)
+        line = activity_now("info", "dump-scheduled", f"{wish.operator} asked for a dump of {names}{more}.", job=only)
         with contextlib.suppress(StateError):  # the jobs are scheduled; the log has the line
             await self._journal.tell(line)
 

@@ -199,7 +199,7 @@ class Run:
             )
         elif fault.code == CaptureCancelled.code:
             await self._to(Phase.CANCELLED, fault)
-            await self._parts.journal.tell(activity_now("info", "dump_cancelled", f"{self.job.dom}: {fault.message}", job=self.job))
+            await self._parts.journal.tell(activity_now("info", "dump-cancelled", f"{self.job.dom}: {fault.message}", job=self.job))
         else:
             await self._fail(fault)
 
@@ -218,7 +218,7 @@ class Run:
             await self._fail(Fault(error.code, message))
             return
         await self._to(Phase.COMPLETED)
-        await self._parts.journal.tell(activity_now("success", "dump_sealed", _success(manifest), job=self.job))
+        await self._parts.journal.tell(activity_now("success", "dump-sealed", _success(manifest), job=self.job))
 
     async def _fail(self, fault: Fault) -> None:
         await self._to(Phase.FAILED, fault)

@@ -32,7 +32,7 @@ async def everything_of_a_dump(feed: Feed, job_id: str) -> list[Message]:
 
 
 def sealed(line: Message, job_id: str) -> bool:
-    return bool(line["code"] == "dump_sealed" and line["job_id"] == job_id)
+    return bool(line["code"] == "dump-sealed" and line["job_id"] == job_id)
 
 
 def changes(messages: Iterable[Message]) -> list[Message]:
