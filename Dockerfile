@@ -34,6 +34,7 @@ WORKDIR /opt/memory-dumps
 COPY --from=build /opt/memory-dumps/.venv ./.venv
 COPY app ./app
 COPY scripts ./scripts
+COPY LICENSE ./
 ENV DUMP_DIR=/var/dumps \
     MEMDUMP_LOG_DIR=/var/lib/memory-dumps/log \
     MEMDUMP_STATE_DIR=/var/lib/memory-dumps/state \
