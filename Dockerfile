@@ -5,9 +5,10 @@
 #
 #   install -d -o 8000 -g 8000 -m 700 /var/dumps
 #   docker run --name memory-dumps -p 127.0.0.1:8000:8000 \
-#     -e LIBVIRT_URI=qemu:///system -v /run/libvirt:/run/libvirt --group-add "$(getent group libvirt | cut -d: -f3)" \
+#     -e LIBVIRT_URI=qemu:///system -v /run/libvirt:/run/libvirt \
 #     -v /var/dumps:/var/dumps -v memory-dumps:/var/lib/memory-dumps memory-dumps
 #
+# libvirtd asks the host who uid 8000 is: give it a user there, in the group that may use libvirt (README, "In a container").
 # With qemu+ssh:// mount the keys at /var/lib/memory-dumps/.ssh instead of /run/libvirt. Set MEMDUMP_PUBLIC_URL to the URL
 # that people use, if it is not on loopback. A fresh login URL: docker exec memory-dumps .venv/bin/python -m app login-url
 
@@ -33,6 +34,7 @@ WORKDIR /opt/memory-dumps
 COPY --from=build /opt/memory-dumps/.venv ./.venv
 COPY app ./app
 COPY scripts ./scripts
+COPY LICENSE ./
 ENV DUMP_DIR=/var/dumps \
     MEMDUMP_LOG_DIR=/var/lib/memory-dumps/log \
     MEMDUMP_STATE_DIR=/var/lib/memory-dumps/state \

@@ -112,7 +112,7 @@ def create_app(foundation: Foundation) -> web.Application:
     app[keys.OWN_NAMES] = OwnNames.of(foundation.settings.public_urls)
     app[keys.ACCESS] = foundation.access
     app[keys.ASSETS] = assets
-    templates.set_up(app, assets)
+    templates.set_up(app, assets, foundation.settings)
     live.set_up(app)
     routes.add_to(app)
     app.on_response_prepare.append(envelope.add_headers)

@@ -118,7 +118,7 @@ def is_loopback(host: str) -> bool:
 
 def parse_size(text: str) -> int:
     """Bytes from ``512M``, ``2GiB``, ``1048576``. Raises ``ValueError``."""
-    found = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    found = re.fullmatch(r"([0-9]+)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if not found:
         raise ValueError(f"{text!r} is not a size such as 512M or 2G")
     return int(found[1]) * _UNITS[found[2]]
@@ -145,13 +145,13 @@ class _Reader:
 
     def whole(self, name: str, default: int, *, low: int, high: int) -> int:
         text = self.text(name, str(default))
-        if not re.fullmatch(r"\d{1,12}", text) or not low <= int(text) <= high:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
             raise ConfigError(f"{name}={text!r} is not a whole number from {low} to {high}.")
         return int(text)
 
     def seconds(self, name: str, default: float) -> float:
         text = self.text(name, str(default))
-        if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text):
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
             raise ConfigError(f"{name}={text!r} is not a number of seconds (0: no limit).")
         return float(text)
 

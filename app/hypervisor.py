@@ -46,6 +46,8 @@ _EVENTS = (
 )
 """After any of these a domain may look different from what is known."""
 
+_LEFT_BY_A_DUMP = (libvirt.VIR_DOMAIN_PAUSED_DUMP, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN, libvirt.VIR_DOMAIN_PAUSED_API_ERROR)
+
 # virDomainJobOperation, by number: what the words of `virsh domjobinfo` are.
 _OPERATIONS = {
     1: "start",
@@ -73,6 +75,8 @@ class Hypervisor:
         self._loop = asyncio.get_running_loop()
         self._connection: libvirt.virConnect | None = None
         self._closed = asyncio.Event()
+        self._closed_by_silence = False
+        self._error: MemoryDumpsError | None = None
         self.tried = asyncio.Event()
         """Set once it is known whether libvirt can be reached."""
         self._stale: set[str] = set()
@@ -83,23 +87,24 @@ class Hypervisor:
         return tuple(sorted(self._domains.values(), key=lambda domain: (domain.name, domain.uuid)))
 
     def check(self) -> None:
-        """Raises ``HypervisorUnreachable`` or ``HypervisorNotResponding`` unless libvirt is there now."""
-        if self.status.state is Link.NOT_RESPONDING:
-            raise HypervisorNotResponding(self.uri)
+        """Raises the ``HypervisorError`` that keeps libvirt from serving us now."""
+        if self._error is not None:
+            raise self._error.with_traceback(None)
         if self.status.state is not Link.CONNECTED:
-            raise HypervisorUnreachable(self.uri, self.status.message or "the connection is being made")
+            raise HypervisorUnreachable(self.uri, "the connection is being made")
 
     async def foreign_job(self, uuid: str) -> str | None:
         """What libvirt does with the domain right now (``migration out``, ``backup`` …), or None. Raises ``HypervisorError``."""
         return await self._call(functools.partial(_foreign_job, self._connected(), uuid))
 
-    async def resume_left_paused(self) -> tuple[Domain, ...]:
+    async def resume_left_paused(self, dumped: str = "") -> tuple[Domain, ...]:
         """Resume every guest that stands still because of a dump that nobody is making any more; those guests.
 
-        Such a guest (state paused, reason dump, no job) stays so for ever if libvirtd was killed in mid-dump. Raises
+        Such a guest (state paused, reason dump, no job) stays so for ever if libvirtd was killed in mid-dump. Of the VM
+        ``dumped``, whose capture has just ended, that nobody says why it stands still (a live dump) is enough. Raises
         ``HypervisorError``.
         """
-        resumed = await self._call(functools.partial(_resume_left_paused, self._connected()))
+        resumed = await self._call(functools.partial(_resume_left_paused, self._connected(), dumped))
         return tuple(self._domains[uuid] for uuid in resumed if uuid in self._domains)
 
     async def set_downtime(self, uuid: str, downtime_ms: int) -> None:
@@ -153,6 +158,7 @@ class Hypervisor:
             await asyncio.wait({closing}, timeout=1.0)
 
     def _lost(self, error: MemoryDumpsError) -> None:
+        self._error = error
         state = Link.NOT_RESPONDING if isinstance(error, HypervisorNotResponding) else Link.UNREACHABLE
         if self.status.state is not state or self.status.message != str(error):
             log.error("hypervisor_lost", uri=self.uri, code=error.code, message=str(error))
@@ -161,6 +167,8 @@ class Hypervisor:
 
     def _say(self, status: HypervisorStatus) -> None:
         self.status = status
+        if status.state is Link.CONNECTED:
+            self._error = None
         self.tried.set()
         self._status_changed()
 
@@ -203,12 +211,16 @@ class Hypervisor:
         self._stale.add(uuid)
         self._something_is_stale.set()
 
-    def _close_event(self, _connection: libvirt.virConnect, _reason: int, _opaque: object) -> None:
+    def _close_event(self, _connection: libvirt.virConnect, reason: int, _opaque: object) -> None:
         """On libvirt's thread."""
-        self._loop.call_soon_threadsafe(self._closed.set)
+        self._loop.call_soon_threadsafe(self._close, reason == libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE)
+
+    def _close(self, by_silence: bool) -> None:
+        self._closed_by_silence = by_silence
+        self._closed.set()
 
     async def _keep_inventory(self) -> None:
-        """Look at what events marked, until the connection is lost, which it raises as ``HypervisorUnreachable``."""
+        """Look at what events marked, until the connection is lost; raises how."""
         connection = self._connected()
         closed = asyncio.ensure_future(self._closed.wait())
         try:
@@ -219,6 +231,8 @@ class Hypervisor:
                 finally:
                     stale.cancel()
                 if closed.done():
+                    if self._closed_by_silence:
+                        raise HypervisorNotResponding(self.uri)
                     raise HypervisorUnreachable(self.uri, "the connection was lost")
                 self._something_is_stale.clear()
                 uuids = tuple(self._stale)
@@ -332,18 +346,21 @@ def _foreign_job(connection: libvirt.virConnect, uuid: str) -> str | None:
         # The test driver has no jobs; a domain that is gone or stopped has none either, and its own capture says so.
         if error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
             return None
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
+            return _OPERATIONS[8]  # one that broke off and has not ended yet: "dump query failed"
         raise
     if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
         return None
     return _OPERATIONS.get(stats.get("operation", 0), "unknown operation")
 
 
-def _resume_left_paused(connection: libvirt.virConnect) -> list[str]:
+def _resume_left_paused(connection: libvirt.virConnect, dumped: str) -> list[str]:
     resumed = []
     for raw in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
         state, reason = raw.state()
-        left = state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_DUMP
-        if left and raw.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE:
+        reasons = _LEFT_BY_A_DUMP if raw.UUIDString() == dumped else (libvirt.VIR_DOMAIN_PAUSED_DUMP,)
+        left = state == libvirt.VIR_DOMAIN_PAUSED and reason in reasons
+        if left and _foreign_job(connection, raw.UUIDString()) is None:
             raw.resume()
             resumed.append(raw.UUIDString())
     return resumed

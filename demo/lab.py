@@ -23,7 +23,7 @@ from demo.guest import Guest, GuestFiles
 from demo.kernel import Kernel, kernel
 
 USER = "memdump-demo"
-"""Who runs libvirtd and QEMU when we are root. ``setup/debian.sh`` makes this user."""
+"""Who runs libvirtd and QEMU when we are root. ``setup/setup.sh`` makes this user."""
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _FOLDER_PREFIX = "memdump-demo-"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import importlib.util
 import os
 import signal
 import sys
@@ -18,7 +19,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+_ROOT = Path(__file__).resolve().parent.parent
+_OWN_PYTHON = _ROOT / ".venv" / "bin" / "python"
+
+if importlib.util.find_spec("msgspec") is None and _OWN_PYTHON.exists() and Path(sys.prefix) != _ROOT / ".venv":
+    # The system's Python has not what this needs; the project's own environment has.
+    os.execv(_OWN_PYTHON, [str(_OWN_PYTHON), *sys.argv])  # noqa: S606 - a fixed program, no shell
+
+sys.path.insert(0, str(_ROOT))
 
 from app.capture import Connection, Order, Patience, Report, capture, connect
 from app.capture.codecs import codec

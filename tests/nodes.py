@@ -7,13 +7,17 @@ Each connection to ``test:///…file`` reads the file anew and has domains of it
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 RUNNING, PAUSED, SHUTOFF = 1, 3, 5  # virDomainState
+
+_COMES_SEC = 20.0
 
 _NODE = """<node>
   <cpu><mhz>2000</mhz><model>i986</model><active>4</active><nodes>1</nodes><sockets>1</sockets><cores>4</cores>
@@ -81,6 +85,23 @@ class Gate:
     def open(self) -> None:
         """Let in who waits, and from then on everybody. Does not wait for it; at most one may be waiting."""
         self._in_background(self._open)
+
+    @contextlib.contextmanager
+    def somebody_waits(self) -> Iterator[None]:
+        """Wait until somebody connects, and keep them waiting for as long as this lasts."""
+        deadline = time.monotonic() + _COMES_SEC
+        while True:
+            try:
+                writer = os.open(self._file, os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError as error:  # nobody reads yet, which is no event that could be waited for without letting them in
+                if error.errno != errno.ENXIO or time.monotonic() > deadline:
+                    raise
+                threading.Event().wait(0.01)
+        try:
+            yield
+        finally:
+            os.close(writer)
 
     def close(self) -> None:
         """Take the file away; whoever waits on either side of it goes on."""

@@ -26,7 +26,9 @@ from app.capture.report import Report
 from app.capture.seal import Image, Seal
 from app.capture.source import PauseMeter, Stops, Stream, Way, dump
 from app.errors import (
+    CaptureCancelled,
     CaptureError,
+    CaptureTimedOut,
     GuestLeftPaused,
     LiveNotConverging,
     LiveNotPossible,
@@ -39,7 +41,6 @@ from app.model import Algorithm, Manifest, Mode, Phase, rfc3339
 
 _SLACK_BYTES = 64 << 20  # video memory, firmware, headers
 _SLACK_FRACTION = 256  # what incompressible bytes grow by in any of the codecs, generously
-_TIDY_SEC = 75.0
 _PAUSED_BYTES_PER_SEC = 700e6  # what a paused dump reads, on the slower of the machines it was measured on
 
 
@@ -128,7 +129,7 @@ def _fill(under_way: _Capture) -> Way:
     guest.check_host_memory(under_way.xml)
     if mode == "paused":
         return _paused(under_way, "paused")
-    if guest.suspended():
+    if guest.suspended:
         report.warn("captured-suspended", f"{guest.domain.name} is suspended: captured the paused way, which costs it nothing.")
         return _paused(under_way, "paused")
     try:
@@ -161,7 +162,6 @@ def _live(under_way: _Capture) -> Way:
         spool_memory_bytes=order.spool_memory_bytes,
     )
     with _looked_after(guest, report), live_image(plan, under_way.meter, report) as image:
-        _see_it_run_on(guest, report)
         _captured(under_way)
         _send(image, under_way)
     return "live"
@@ -187,15 +187,8 @@ def _paused(under_way: _Capture, way: Way) -> Way:
         report.phase(Phase.CAPTURING, guest.domain.name)
         with dump(guest, way, under_way.where, under_way.dump_id, under_way.meter, report) as stream:
             _read(stream, under_way, expect_elf=way == "paused")
-        _see_it_run_on(guest, report)
-    _captured(under_way)
+        _captured(under_way)
     return way
-
-
-def _captured(under_way: _Capture) -> None:
-    """The memory is captured: the time limit was for that alone."""
-    under_way.patience.restart(0)
-    under_way.report.phase(Phase.SEALING, under_way.guest.domain.name)
 
 
 def _read(stream: Stream, under_way: _Capture, *, expect_elf: bool) -> None:
@@ -226,15 +219,25 @@ def _read(stream: Stream, under_way: _Capture, *, expect_elf: bool) -> None:
     under_way.report.progress(done, total or done, guest_paused=stream.guest_paused, always=True)
 
 
+def _captured(under_way: _Capture) -> None:
+    """The memory is captured, and the time limit, which was for that alone, is over. See that the guest runs on."""
+    under_way.report.phase(Phase.SEALING, under_way.guest.domain.name)
+    _see_it_run_on(under_way.guest, under_way.report)
+    under_way.patience.restart(0)
+
+
 def _see_it_run_on(guest: Guest, report: Report) -> None:
     """After every capture the guest's state is looked at, also when libvirt said success."""
+    name = guest.domain.name
     try:
         if guest.run_on():
-            report.warn("guest-resumed", f"{guest.domain.name} stood still after the dump and was resumed.")
+            report.warn("guest-resumed", f"{name} stood still after the dump and was resumed.")
+    except CaptureCancelled:
+        raise
+    except CaptureTimedOut:
+        report.warn("guest-state-unknown", f"Whether {name} runs on could not be seen, for libvirt does not answer. Look at it.")
     except CaptureError as error:
-        stuck = GuestLeftPaused(
-            f"{guest.domain.name} stands still after the dump and could not be resumed: {error} Resume it by hand."
-        )
+        stuck = GuestLeftPaused(f"{name} stands still after the dump and could not be resumed: {error} Resume it by hand.")
         report.warn(stuck.code, str(stuck))
 
 
@@ -244,7 +247,7 @@ def _looked_after(guest: Guest, report: Report) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        patience, guest.connection.patience = guest.connection.patience, Patience(_TIDY_SEC)
+        patience, guest.connection.patience = guest.connection.patience, Patience()
         try:
             _see_it_run_on(guest, report)
         except Exception as error:  # noqa: BLE001 - what ended the capture is told; this comes on top

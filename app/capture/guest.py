@@ -43,6 +43,8 @@ _KEEPALIVE_SEC, _KEEPALIVE_MISSES = 5, 3
 _CONNECT_SEC = 15.0
 _RESTORE_SEC = 35.0  # libvirt waits 30 s for the domain's job lock
 _RESUME_FOR_SEC = 60.0
+_LOOK_SEC = 8.0
+"""How long libvirt may take to say how the guest is: less than the service grants a capture process beyond its time."""
 
 _SHARED_MEMORY = re.compile(r"<source type='(?:memfd|file)'/>|<access mode='shared'/>")
 
@@ -120,10 +122,8 @@ class Connection:
         if not domain.active:
             raise VmNotRunning(domain.name, domain.state)
         guest = Guest(self, raw, domain)
-        if self.qemu:
-            kind = self.call(lambda: raw.jobInfo()[0])
-            if kind != libvirt.VIR_DOMAIN_JOB_NONE:
-                raise DomainBusy(domain.name, "of somebody else")
+        if self.qemu and self.call(functools.partial(_has_job, raw)):
+            raise DomainBusy(domain.name, "not of this capture")
         return guest
 
     def active(self) -> list[Domain]:
@@ -196,12 +196,19 @@ class Guest:
             return False
 
     def run_on(self) -> bool:
-        """Resume the guest if a dump left it standing. Whether it had to be; raises ``CaptureError`` if it cannot be."""
+        """Resume the guest if a dump left it standing; tried for a minute, for another program may hold a disk image and
+        let go. Whether it had to be. Raises ``CaptureError`` if it cannot be resumed, ``CaptureTimedOut`` if libvirt hangs.
+        """
+        if self.domain.state is DomainState.PAUSED:  # before the dump, by somebody's will
+            return False
+        patience = self.connection.patience
+        patience.restart(_LOOK_SEC)
         state, reason = self.state()
         if state is not DomainState.PAUSED or reason not in _OURS:
             return False
         until = time.monotonic() + _RESUME_FOR_SEC
         while True:
+            patience.restart(_LOOK_SEC)
             try:
                 self.connection.call(self.raw.resume)
                 return True
@@ -210,7 +217,7 @@ class Guest:
             except CaptureError:
                 if time.monotonic() > until:
                     raise
-                time.sleep(0.5)  # another program holds a disk image, say: it may let go
+                time.sleep(0.5)
 
     def check_host_memory(self, xml: str) -> None:
         """Raises ``HostMemoryShort`` if reading the guest's shared memory could drive its host out of memory.
@@ -228,10 +235,10 @@ class Guest:
     def _node_memory(self) -> dict[str, int]:
         return dict(self.raw.connect().getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS))
 
+    @property
     def suspended(self) -> bool:
-        """Whether somebody has suspended the guest: then it is to stay so, and its disks are to stay locked."""
-        state, _ = self.state()
-        return state in (DomainState.PAUSED, DomainState.PMSUSPENDED)
+        """Whether somebody had suspended the guest: then it is to stay so, and its disks are to stay locked."""
+        return self.domain.state in (DomainState.PAUSED, DomainState.PMSUSPENDED)
 
     @contextmanager
     def downtime(self, where: Rendezvous, capture_id: str, downtime_ms: int) -> Iterator[None]:
@@ -254,6 +261,15 @@ class Guest:
         """Abort the running live dump: the guest runs on. That nothing is left to abort is no error."""
         aborting = Call(self.raw.abortJob)
         aborting.ended_within(_RESTORE_SEC)
+
+
+def _has_job(raw: libvirt.virDomain) -> bool:
+    try:
+        return bool(raw.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:  # a dump that broke off and has not ended yet
+            return True
+        raise
 
 
 def _refused(uri: str, text: str) -> HypervisorRefused:

@@ -108,7 +108,7 @@ class Pool:
             self._tasks[job_id].cancel()
             fault = Fault("cancelled", "The dump was cancelled before it began. The guest was not touched.")
             await self._keep(job.step(Phase.CANCELLED, datetime.now(UTC), error=fault))
-            await self._journal.tell(activity_now("info", "dump_cancelled", f"{job.dom}: {fault.message}", job=job))
+            await self._journal.tell(activity_now("info", "dump-cancelled", f"{job.dom}: {fault.message}", job=job))
         return await self.job(job_id)
 
     async def close(self) -> None:
@@ -195,10 +195,15 @@ class Pool:
                 await self._keep(now.step(Phase.FAILED, datetime.now(UTC), error=fault))
 
     async def _keep(self, job: Job) -> None:
-        """A job's new state: in memory, for those who listen, and in the journal."""
+        """A job's new state: in memory, in the journal, and for those who listen; of its end they hear when it is on disk."""
         self._jobs[job.job_id] = job
-        self._changes.publish("job", job)
-        await self._journal.save(job)
+        if not job.phase.final:
+            self._changes.publish("job", job)
+        try:
+            await self._journal.save(job)
+        finally:
+            if job.phase.final:
+                self._changes.publish("job", job)
 
     def _now(self, job: Job) -> Job:
         run = self._runs.get(job.job_id)
@@ -208,7 +213,7 @@ class Pool:
         names = ", ".join(job.dom for job in trigger.jobs[:5])
         more = f" and {len(trigger.jobs) - 5} more" if len(trigger.jobs) > 5 else ""
         only = trigger.jobs[0] if len(trigger.jobs) == 1 else None
-        line = activity_now("info", "dump_scheduled", f"{wish.operator} asked for a dump of {names}{more}.", job=only)
+        line = activity_now("info", "dump-scheduled", f"{wish.operator} asked for a dump of {names}{more}.", job=only)
         with contextlib.suppress(StateError):  # the jobs are scheduled; the log has the line
             await self._journal.tell(line)
 

@@ -30,7 +30,7 @@ from app.jobs.process import CaptureProcess
 from app.jobs.promises import keep_promises
 from app.jobs.recorder import Recorder
 from app.lines import FailedLine, FifoLine, Line, PhaseLine, ProgressLine, SealedLine, WarningLine
-from app.model import Fault, Job, Manifest, Phase, Progress, may_follow
+from app.model import DomainState, Fault, Job, Manifest, Phase, Progress, may_follow
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class Run:
         self._dump_id: str | None = None
         self._manifest: Manifest | None = None
         self._fault: Fault | None = None
-        self._overdue = self._cancelled = self._stopped = False
+        self._overdue = self._cancelled = self._stopped = self._ran = False
         self._timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
@@ -87,6 +87,8 @@ class Run:
         """Capture, record, and end in a final phase, whatever happens."""
         try:
             await self._to(Phase.PREPARING)
+            known = self._parts.hypervisor.domains()
+            self._ran = any(domain.uuid == self.job.uuid and domain.state is DomainState.RUNNING for domain in known)
             await self._capture()
             if self._manifest is None and self._dump_id is not None:
                 await self._tidy(self._dump_id)
@@ -196,7 +198,7 @@ class Run:
         with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
             self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, dump_id)
         try:
-            for domain in await self._parts.hypervisor.resume_left_paused():
+            for domain in await self._parts.hypervisor.resume_left_paused(self.job.uuid if self._ran else ""):
                 message = f"{domain.name} stood still after a dump that broke off, and was resumed."
                 await self._parts.journal.tell(activity_now("warning", "guest-resumed", message, job=self.job))
         except HypervisorError as error:
@@ -215,7 +217,7 @@ class Run:
             )
         elif fault.code == CaptureCancelled.code:
             await self._to(Phase.CANCELLED, fault)
-            await self._parts.journal.tell(activity_now("info", "dump_cancelled", f"{self.job.dom}: {fault.message}", job=self.job))
+            await self._parts.journal.tell(activity_now("info", "dump-cancelled", f"{self.job.dom}: {fault.message}", job=self.job))
         else:
             await self._fail(fault)
 
@@ -234,7 +236,7 @@ class Run:
             await self._fail(Fault(error.code, message))
             return
         await self._to(Phase.COMPLETED)
-        await self._parts.journal.tell(activity_now("success", "dump_sealed", _success(manifest), job=self.job))
+        await self._parts.journal.tell(activity_now("success", "dump-sealed", _success(manifest), job=self.job))
 
     async def _fail(self, fault: Fault) -> None:
         await self._to(Phase.FAILED, fault)

@@ -14,6 +14,7 @@ from app.changes import TOPICS, Change, SubscriberLost, Subscription
 from app.errors import RequestError
 from app.web import keys, wire
 from app.web.errors import ProblemError
+from app.web.view import Snapshot
 
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ async def feed(request: web.Request) -> web.StreamResponse:
             await socket.close(code=TOO_SLOW, message=b"Connect again.")
             return socket
         with changes.subscribe(after) as subscription:
-            await _serve(request, socket, subscription, topics, snapshot.encoded if snapshot else None)
+            await _serve(request, socket, subscription, topics, _first(snapshot, topics) if snapshot else None)
     finally:
         request.app[_OPEN].open.discard(socket)
     return socket
@@ -112,7 +113,7 @@ async def _send(
 ) -> None:
     cursor = request.app[keys.CHANGES].cursor
     if first is not None:
-        await socket.send_str(_narrowed(request, topics) if topics < frozenset((*TOPICS, "progress")) else first)
+        await socket.send_str(first)
     while True:
         changes, advances = await subscription.next()
         for change in changes:
@@ -126,11 +127,12 @@ async def _send(
 _MEMBERS = {"vms": "vms", "hypervisor": "hypervisor", "job": "jobs", "record": "records", "stats": "stats", "activity": "activity"}
 
 
-def _narrowed(request: web.Request, topics: frozenset[str]) -> str:
+def _first(snapshot: Snapshot, topics: frozenset[str]) -> str:
     """The snapshot without what nobody asked for."""
-    message = request.app[keys.VIEW].snapshot().message
     unwanted = {member for topic, member in _MEMBERS.items() if topic not in topics}
-    return wire.encode({name: value for name, value in message.items() if name not in unwanted}).decode()
+    if not unwanted:
+        return snapshot.encoded
+    return wire.encode({name: value for name, value in snapshot.message.items() if name not in unwanted}).decode()
 
 
 @functools.lru_cache(maxsize=64)

@@ -30,13 +30,11 @@ async def home(_request: web.Request) -> web.StreamResponse:
 
 async def memory_dumps(request: web.Request) -> web.StreamResponse:
     """``GET /memory-dumps``: the same snapshot that the live feed begins with, rendered."""
-    settings = request.app[keys.SETTINGS]
     view = request.app[keys.VIEW].snapshot()
     context: dict[str, Any] = {
         "page": "memory-dumps",
         "snapshot": view.message,
         "snapshot_json": view.encoded.replace("<", "\\u003c"),
-        "settings": {"mode": settings.mode, "compression": settings.compression, "auth": settings.auth},
     }
     return render_page(request, "memory_dumps.html", context)
 

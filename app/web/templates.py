@@ -11,14 +11,18 @@ import jinja2
 from aiohttp import web
 
 from app import __version__
+from app.config import Settings
 from app.model import from_rfc3339
 from app.web.assets import Assets
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
 
-def set_up(app: web.Application, assets: Assets) -> None:
-    """Give ``app`` its templates, all read and compiled now: no page waits for the disk later."""
+def set_up(app: web.Application, assets: Assets, settings: Settings) -> None:
+    """Give ``app`` its templates, all read and compiled now: no page waits for the disk later.
+
+    Every page sees those ``settings`` that a page may show; a secret is not among them.
+    """
     filters: dict[str, Callable[..., str]] = {
         "bytes": bytes_text,
         "duration": duration_text,
@@ -32,7 +36,8 @@ def set_up(app: web.Application, assets: Assets) -> None:
         auto_reload=False,
         filters=filters,
     )
-    environment.globals.update(asset=assets.url, version=__version__)
+    shown = {"mode": settings.mode, "compression": settings.compression, "auth": settings.auth}
+    environment.globals.update(asset=assets.url, version=__version__, settings=shown)
     for name in environment.list_templates():
         environment.get_template(name)
 

@@ -198,7 +198,7 @@ async def test_activity_is_the_last_twenty_events_or_as_many_as_are_asked_for(ap
         assert MOMENT.fullmatch(line["at"])
         assert line["kind"] in ("success", "error", "warning", "info")
     assert [line["at"] for line in lines] == sorted((line["at"] for line in lines), reverse=True)
-    assert [line["code"] for line in lines[:2]] == ["dump_sealed", "dump_scheduled"]
+    assert [line["code"] for line in lines[:2]] == ["dump-sealed", "dump-scheduled"]
     assert (await api.get(f"{ACTIVITY}?limit=3"))["activity"] == lines[:3]
     assert len((await api.get(f"{ACTIVITY}?limit=1000"))["activity"]) > 20
     for query in ("limit=0", "limit=1001", "limit=few", "since=1"):

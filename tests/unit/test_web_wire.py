@@ -146,11 +146,11 @@ def test_a_vm_on_the_wire_has_the_names_of_the_contract() -> None:
 
 
 def test_an_activity_on_the_wire_has_the_names_of_the_contract() -> None:
-    line = Activity(at=AT, kind="success", code="dump_sealed", message="Done.", dom="n")
+    line = Activity(at=AT, kind="success", code="dump-sealed", message="Done.", dom="n")
     assert json.loads(wire.encode(wire.activity(line))) == {
         "at": "2026-11-23T10:30:00.000000Z",
         "kind": "success",
-        "code": "dump_sealed",
+        "code": "dump-sealed",
         "message": "Done.",
         "job_id": None,
         "dump_id": None,

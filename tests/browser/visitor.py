@@ -1,0 +1,124 @@
+"""Somebody in front of a real browser: one window of it, and whatever in it went wrong."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+
+from app.application import make_login_url
+from app.config import Settings
+from demo import Guest
+from tests.service import Service
+
+HOME = "/memory-dumps"
+WAIT_MS = 15_000
+"""How long a page may take to show what it must show."""
+
+SERVICE_IS_AWAY = "net::ERR_"
+"""What a browser says by itself about requests that nobody answers."""
+
+_BEFORE_ANY_SCRIPT = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", ({violatedDirective, blockedURI}) => {
+  window.violations.push(`${violatedDirective} ${blockedURI}`);
+});
+"""
+
+
+class Visitor:
+    """A browser window (with cookies of its own) at a service. ``page`` is Playwright's; here is what our page adds to it.
+
+    ``troubles`` are errors on the console, uncaught exceptions, and requests that went to anybody but the service.
+    """
+
+    def __init__(self, service: Service, context: BrowserContext, page: Page) -> None:
+        self.service = service
+        self.context = context
+        self.page = page
+        self.troubles: list[str] = []
+        self._expected: list[str] = []
+        self._hosts = {urlsplit(service.url).netloc}
+        context.on("request", self._asked)
+        context.on("weberror", lambda error: self.troubles.append(f"exception: {error.error}"))
+        context.on("console", self._said)
+
+    async def prepare(self) -> None:
+        """Before the first page: what breaks the content security policy is noted."""
+        await self.context.add_init_script(_BEFORE_ANY_SCRIPT)
+
+    async def go(self, path: str = HOME) -> None:
+        """Open a page of the service."""
+        await self.page.goto(self.service.url + path)
+
+    async def log_in(self) -> None:
+        """With a fresh login URL, up to a page that is live."""
+        await self.go(login_path(self.service))
+        await self.page.get_by_role("button", name="Log in").click()
+        await self.page.wait_for_url(f"**{HOME}")
+
+    async def live(self) -> None:
+        """Wait until the page follows the service."""
+        await expect(self.page.locator("#connection")).to_have_attribute("data-connection", "live")
+
+    def expect_trouble(self, *pieces: str) -> None:
+        """What a browser says of a refusal or an outage that the test is about: a piece of each line."""
+        self._expected += pieces
+
+    async def assert_untroubled(self) -> None:
+        """Nothing went wrong in the window so far."""
+        await self.page.evaluate("0")  # what the page said before this has arrived by now
+        troubles = [text for text in self.troubles if not any(piece in text for piece in self._expected)]
+        troubles += await self.page.evaluate("window.violations ?? []")
+        assert not troubles, troubles
+
+    async def width_of_overflow(self) -> int:
+        """By how many pixels the page would scroll sideways."""
+        found: int = await self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        return found
+
+    # --- the page's parts
+
+    def vm(self, guest: Guest | str) -> Locator:
+        """The rows of a VM, by its guest or its uuid."""
+        return self.page.locator(f'#vms-table tbody[data-vm-uuid="{guest if isinstance(guest, str) else guest.uuid}"]')
+
+    def dump_button(self, guest: Guest | str) -> Locator:
+        return self.vm(guest).locator('[data-action="dump"]')
+
+    @property
+    def running(self) -> Locator:
+        """The dumps that run."""
+        return self.page.locator("#jobs-list > [data-job-id]")
+
+    @property
+    def ended(self) -> Locator:
+        """The dumps that ended without one."""
+        return self.page.locator("#ended-list > [data-job-id]")
+
+    @property
+    def records(self) -> Locator:
+        return self.page.locator("#records-table tbody[data-dump-id]")
+
+    @property
+    def activity(self) -> Locator:
+        return self.page.locator("#activity-list > li")
+
+    def _asked(self, request: Request) -> None:
+        if request.url.startswith("http") and urlsplit(request.url).netloc not in self._hosts:
+            self.troubles.append(f"request to {request.url}")
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.troubles.append(f"console: {message.text}")
+
+
+def field(part: Locator, name: str) -> Locator:
+    """The field ``name`` of a part of the page."""
+    return part.locator(f'[data-field="{name}"]')
+
+
+def login_path(service: Service) -> str:
+    """A fresh login URL's path and query; what ``python -m app login-url`` makes, without starting a Python for it."""
+    parts = urlsplit(make_login_url(Settings.from_environment(service.environment)))
+    return f"{parts.path}?{parts.query}"

@@ -1,0 +1,317 @@
+"""Contract, section 3: ``scripts/memdump.py`` beside a service and without one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.evidence import manifest_path
+from tests.contract.conftest import ACTIVE, ALPHA, BETA, NEBULA, OFF, VMS
+from tests.contract.speech import RECORDS, Api
+from tests.contract.test_api import MOMENT, RECORD
+from tests.nodes import Gate, Vm, gate, node, numbered_uuid
+from tests.service import ROOT, Service, running_service, service_environment
+
+SCRIPT = ROOT / "scripts" / "memdump.py"
+ENDS_SEC = 30
+
+
+class CommandLine:
+    """``scripts/memdump.py`` on ``uri``, with folders below ``folder``."""
+
+    def __init__(self, folder: Path, uri: str, **settings: str) -> None:
+        self.dump_dir = folder / "dumps"
+        self.dump_dir.mkdir(exist_ok=True)
+        self.state_file = folder / "state" / "memory-dumps.sqlite3"
+        self.environment = service_environment(folder, LIBVIRT_URI=uri, **settings)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Started, its three streams being pipes."""
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), *arguments],
+            cwd="/",
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, standard output, standard error. Its standard input stays open until it has ended by itself."""
+        with self.start(*arguments) as process:
+            code = process.wait(ENDS_SEC)
+            out, err = process.communicate()
+        return code, out, err
+
+    def json(self, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+        """Exit code and lines of ``--json``."""
+        code, out, _ = self.run("--json", *arguments)
+        return code, [json.loads(line) for line in out.splitlines()]
+
+    def records(self) -> list[str]:
+        """The dump_ids in the state file."""
+        if not self.state_file.exists():
+            return []
+        connection = sqlite3.connect(self.state_file)
+        try:
+            return [row[0] for row in connection.execute("SELECT dump_id FROM records ORDER BY number")]
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def memdump(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path, node(tmp_path / "node.xml", VMS))
+
+
+def of_event(lines: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
+    return [line for line in lines if line["event"] == event]
+
+
+# --- what it says
+
+
+def test_json_lines_are_the_contracts(memdump: CommandLine) -> None:
+    code, lines = memdump.json("777")
+    assert code == 0
+    assert {line["event"] for line in lines} <= {"phase", "progress", "sealed", "fifo", "warning"}
+    phases = of_event(lines, "phase")
+    assert [list(line) for line in phases] == [["event", "vm", "dom", "phase", "ts"]] * 3
+    assert [(line["vm"], line["dom"], line["phase"]) for line in phases] == [
+        ("777", "one-43", phase) for phase in ("preparing", "capturing", "sealing")
+    ]
+    assert all(MOMENT.fullmatch(line["ts"]) for line in phases)
+    for line in of_event(lines, "progress"):
+        assert list(line) == [
+            "event", "vm", "phase", "bytes_done", "bytes_total", "rate_bytes_per_sec", "eta_sec", "guest_paused",
+        ]  # fmt: skip
+        assert line["phase"] == "capturing"
+    assert of_event(lines, "progress")[-1]["bytes_done"] == 15
+    sealed = lines[-1]
+    assert list(sealed) == ["event", "vm", "manifest"]
+    assert list(sealed["manifest"]) == [*RECORD, "domain_xml"]
+    dump = Path(sealed["manifest"]["dump_path"])
+    assert dump.parent == memdump.dump_dir
+    assert json.loads(manifest_path(dump).read_text()) == sealed["manifest"]
+    assert memdump.records() == [sealed["manifest"]["dump_id"]]
+
+
+def test_a_failed_line_says_which_vm_and_why(memdump: CommandLine) -> None:
+    code, lines = memdump.json("off")
+    assert (code, len(lines)) == (3, 1)
+    assert list(lines[0]) == ["event", "vm", "code", "message"]
+    assert (lines[0]["event"], lines[0]["vm"], lines[0]["code"]) == ("failed", "off", "vm-not-running")
+
+
+def test_for_a_person_it_says_where_the_dump_is_and_how_to_check_it(memdump: CommandLine) -> None:
+    code, out, err = memdump.run("alpha")
+    (dump,) = memdump.dump_dir.glob("*.mem.gz")
+    assert code == 0
+    assert str(dump) in out
+    assert f"zcat {dump} | sha256sum" in out
+    assert "alpha" in err
+
+
+def test_options_reach_the_manifest(tmp_path: Path) -> None:
+    memdump = CommandLine(tmp_path, "test:///default")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code, lines = memdump.json(
+        f"--uri={node(tmp_path / 'node.xml', VMS)}", f"--dump-dir={elsewhere}", "--mode=paused", "--compression=zstd", "--level=3",
+        "--max-pause-ms=50", "--timeout-sec=9", "--reason=why so", "--case=C-1", "--", "alpha",
+    )  # fmt: skip
+    assert code == 0
+    manifest = lines[-1]["manifest"]
+    assert Path(manifest["dump_path"]).parent == elsewhere
+    assert (manifest["reason"], manifest["case"]) == ("why so", "C-1")
+    assert (manifest["compression"]["algorithm"], manifest["compression"]["level"]) == ("zstd", 3)
+    assert manifest["operator"]
+
+
+def test_all_captures_every_vm_that_has_memory(memdump: CommandLine) -> None:
+    code, lines = memdump.json("--all")
+    assert code == 0
+    assert sorted(line["manifest"]["uuid"] for line in of_event(lines, "sealed")) == sorted(vm.uuid for vm in ACTIVE)
+    assert len(memdump.records()) == len(ACTIVE)
+
+
+def test_a_vm_named_twice_is_captured_once(memdump: CommandLine) -> None:
+    code, lines = memdump.json("alpha", "beta", "alpha")
+    assert code == 0
+    assert [line["vm"] for line in of_event(lines, "sealed")] == ["alpha", "beta"]
+
+
+def test_no_record_leaves_the_record_to_somebody_else(memdump: CommandLine) -> None:
+    code, lines = memdump.json("--no-record", "alpha")
+    assert code == 0
+    assert manifest_path(Path(lines[-1]["manifest"]["dump_path"])).exists()
+    assert memdump.records() == []
+
+
+# --- how it ends
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--all", "alpha"], ["--mode=fast", "alpha"], ["--compression=rar", "alpha"], ["--level=99", "alpha"],
+     ["--timeout-sec=-1", "alpha"], ["--max-pause-ms=0", "alpha"], ["--timeout-sec=x", "alpha"], ["--sideways", "alpha"],
+     ["--mode=live", "alpha"]],
+)  # fmt: skip
+def test_exit_2_for_wrong_usage(memdump: CommandLine, arguments: list[str]) -> None:
+    code, _, err = memdump.run(*arguments)
+    assert code == 2
+    assert err
+    assert list(memdump.dump_dir.iterdir()) == []
+
+
+def test_exit_2_for_a_setting_that_makes_no_sense(tmp_path: Path) -> None:
+    memdump = CommandLine(tmp_path, node(tmp_path / "node.xml", VMS), MEMDUMP_MOOD="good")
+    code, out, err = memdump.run("alpha")
+    assert (code, out) == (2, "")
+    assert "MEMDUMP_MOOD" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("vm", "error"), [("nowhere", "vm-unknown"), ("500", "ambiguous-vm"), ("off", "vm-not-running"), (OFF.uuid, "vm-not-running")]
+)
+def test_exit_3_for_a_vm_that_cannot_be_meant(memdump: CommandLine, vm: str, error: str) -> None:
+    code, lines = memdump.json(vm)
+    assert (code, [line["code"] for line in lines]) == (3, [error])
+
+
+def test_exit_4_when_the_hypervisor_cannot_be_reached(tmp_path: Path) -> None:
+    memdump = CommandLine(tmp_path, f"qemu+unix:///system?socket={tmp_path}/nobody")
+    code, lines = memdump.json("alpha", "beta")
+    assert code == 4
+    assert [(line["vm"], line["code"]) for line in lines] == [
+        ("alpha", "hypervisor-unreachable"), ("beta", "hypervisor-unreachable"),
+    ]  # fmt: skip
+
+
+def test_exit_5_when_there_is_not_enough_space(tmp_path: Path) -> None:
+    """A limit on the size of files says no to the reservation just as a disk does."""
+    memdump = CommandLine(tmp_path, node(tmp_path / "node.xml", VMS))
+    limited = ["sh", "-c", 'trap "" XFSZ; ulimit -f 1024; exec "$@"', "sh", sys.executable, str(SCRIPT), "--json", "alpha"]
+    with subprocess.Popen(
+        limited, env=memdump.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = [json.loads(line) for line in process.stdout]
+        assert process.wait(ENDS_SEC) == 5
+    assert (lines[-1]["event"], lines[-1]["code"]) == ("failed", "no-space")
+    assert list(memdump.dump_dir.iterdir()) == []
+
+
+def test_exit_6_when_the_dump_cannot_be_kept(memdump: CommandLine) -> None:
+    memdump.dump_dir.rmdir()
+    code, lines = memdump.json("alpha")
+    assert (code, lines[-1]["code"]) == (6, "dump-dir-unusable")
+
+
+def test_exit_7_when_the_time_is_over(memdump: CommandLine) -> None:
+    code, lines = memdump.json("--timeout-sec=0.000001", "alpha")
+    assert (code, lines[-1]["code"]) == (7, "timed-out")
+    assert list(memdump.dump_dir.iterdir()) == []
+
+
+def test_exit_9_when_the_record_cannot_be_kept_but_the_dump_is(memdump: CommandLine) -> None:
+    memdump.state_file.parent.write_text("a file where the state directory should be")
+    code, lines = memdump.json("alpha")
+    assert (code, lines[-1]["event"]) == (9, "sealed")
+    assert manifest_path(Path(lines[-1]["manifest"]["dump_path"])).exists()
+
+
+def test_of_several_vms_the_worst_decides_and_the_others_are_captured(memdump: CommandLine) -> None:
+    code, lines = memdump.json("nowhere", "alpha", "off", "777")
+    assert code == 3
+    assert [line["vm"] for line in of_event(lines, "sealed")] == ["alpha", "777"]
+    assert [line["code"] for line in of_event(lines, "failed")] == ["vm-unknown", "vm-not-running"]
+
+
+def test_a_failed_capture_outranks_a_vm_that_is_unknown(memdump: CommandLine) -> None:
+    memdump.dump_dir.rmdir()
+    code, lines = memdump.json("nowhere", "alpha")
+    assert (code, [line["code"] for line in lines if line["event"] == "failed"]) == (6, ["vm-unknown", "dump-dir-unusable"])
+
+
+# --- how it is cancelled
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Gate]:
+    """A hypervisor that answers nobody: somebody else's connection was the one that got through."""
+    with gate(tmp_path / "node.fifo", [ALPHA, BETA]) as made:
+        (tmp_path / "node.fifo").read_text()
+        yield made
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_cancels_it(tmp_path: Path, closed: Gate, number: signal.Signals) -> None:
+    memdump = CommandLine(tmp_path, closed.uri)
+    with memdump.start("--json", "alpha", "beta") as process, closed.somebody_waits():
+        process.send_signal(number)
+        code = process.wait(ENDS_SEC)
+        out, _ = process.communicate()
+    assert code == 8
+    assert {json.loads(line)["code"] for line in out.splitlines()} == {"cancelled"}
+    assert list(memdump.dump_dir.iterdir()) == []
+
+
+def test_the_end_of_its_standard_input_cancels_it_with_json(tmp_path: Path, closed: Gate) -> None:
+    memdump = CommandLine(tmp_path, closed.uri)
+    with memdump.start("--json", "alpha") as process, closed.somebody_waits():
+        out, _ = process.communicate(timeout=ENDS_SEC)  # which closes it
+        assert process.returncode == 8
+    assert json.loads(out)["code"] == "cancelled"
+
+
+def test_without_json_the_end_of_its_standard_input_means_nothing(memdump: CommandLine) -> None:
+    with memdump.start("alpha") as process:
+        process.communicate(timeout=ENDS_SEC)
+        assert process.returncode == 0
+
+
+# --- beside a service
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Iterator[tuple[Service, CommandLine]]:
+    uri = node(tmp_path / "node.xml", [ALPHA, NEBULA, Vm(name="more", uuid=numbered_uuid(20))])
+    with running_service(tmp_path, LIBVIRT_URI=uri) as service:
+        yield service, CommandLine(tmp_path, uri)
+
+
+async def test_a_running_service_tells_of_a_dump_made_by_hand(beside: tuple[Service, CommandLine]) -> None:
+    service, memdump = beside
+    async with Api.of(service) as api:
+        await api.connected()
+        async with api.feed("topics=record,stats,vms") as feed:
+            await feed.next()
+            code, lines = memdump.json("alpha")
+            manifest = lines[-1]["manifest"]
+            heard = {message["type"]: message for message in [await feed.next() for _ in range(3)]}
+        assert code == 0
+        assert heard["record"]["record"] == {name: value for name, value in manifest.items() if name != "domain_xml"}
+        assert heard["stats"]["stats"]["total_dumps"] == 1
+        assert next(vm for vm in heard["vms"]["vms"] if vm["name"] == "alpha")["last_dump"] == manifest["timestamp"]
+        assert await api.get(f"{RECORDS}/{manifest['dump_id']}") == manifest
+
+
+async def test_a_dump_without_a_record_gets_one_at_the_next_start(beside: tuple[Service, CommandLine]) -> None:
+    service, memdump = beside
+    _, lines = memdump.json("--no-record", "alpha")
+    service.stop()
+    service.restart()
+    async with Api.of(service) as api:
+        assert [record["dump_id"] for record in (await api.get(RECORDS))["records"]] == [lines[-1]["manifest"]["dump_id"]]

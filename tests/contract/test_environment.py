@@ -1,0 +1,164 @@
+"""Contract, section 2: what the environment sets, and how a start that cannot be ends."""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from app.config import KNOWN_NAMES
+from tests.contract.conftest import ALPHA
+from tests.contract.speech import RECORDS, Api
+from tests.nodes import node
+from tests.service import ROOT, run_app, running_service, service_environment
+
+PYTHON = sys.executable
+
+
+def refusal(tmp_path: Path, **settings: str) -> tuple[int, str]:
+    """Exit code and what a start says that is refused; nothing may have been made by it."""
+    ended = run_app(environment=service_environment(tmp_path, **settings))
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MEMDUMP_PROT", "8000"),
+        ("MEMDUMP_", "1"),
+        ("MEMDUMP_PORT", "http"),
+        ("MEMDUMP_PORT", "65536"),
+        ("MEMDUMP_PORT", "-1"),
+        ("MEMDUMP_MAX_CONCURRENT_DUMPS", "0"),
+        ("MEMDUMP_MAX_CONCURRENT_DUMPS", "two"),
+        ("MEMDUMP_DUMP_TIMEOUT_SEC", "5m"),
+        ("MEMDUMP_DUMP_TIMEOUT_SEC", "-1"),
+        ("MEMDUMP_MODE", "sideways"),
+        ("MEMDUMP_COMPRESSION", "rar"),
+        ("MEMDUMP_MAX_PAUSE_MS", "0"),
+        ("MEMDUMP_FALLBACK_PAUSE_MS", "soon"),
+        ("MEMDUMP_SPOOL_MEMORY", "much"),
+        ("MEMDUMP_AUTH", "oidc"),
+        ("MEMDUMP_PUBLIC_URL", "dumps.example.org"),
+        ("INFLUX_URL", "localhost:8181"),
+    ],
+)
+def test_a_name_or_value_that_makes_no_sense_ends_the_start_with_one_line_that_names_it(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    code, line = refusal(tmp_path, **{name: value})
+    assert code == 2
+    assert name in line
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_open_service_may_only_listen_on_loopback(tmp_path: Path) -> None:
+    code, line = refusal(tmp_path, MEMDUMP_AUTH="none", MEMDUMP_HOST="0.0.0.0")  # noqa: S104 - it is refused
+    assert (code, "MEMDUMP_AUTH=none" in line) == (2, True)
+
+
+def test_wrong_usage_is_told(tmp_path: Path) -> None:
+    ended = run_app("serve", environment=service_environment(tmp_path))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "login-url" in ended.stderr
+
+
+def test_a_port_that_is_taken_ends_the_start_before_anything_is_touched(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, line = refusal(tmp_path, MEMDUMP_PORT=port)
+    assert (code, port in line) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_services_never_share_a_state_directory(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service:
+        code, line = refusal(tmp_path)
+        assert code == 1
+        assert str(service.state_dir) in line
+        assert str(service.process.pid) in line
+    with running_service(tmp_path) as service:  # and once it has ended, the next may
+        assert service.process.poll() is None
+
+
+async def test_login_url_prints_one_line_that_logs_in(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service:
+        ended = run_app("login-url", environment={**service.environment, "MEMDUMP_PORT": str(service.port)})
+        assert (ended.returncode, ended.stderr) == (0, "")
+        found = re.fullmatch(rf"{re.escape(service.url)}/login\?code=(\S+)\n", ended.stdout)
+        assert found
+        async with (
+            aiohttp.ClientSession(service.url) as session,
+            session.post("/login", data={"code": found[1]}, allow_redirects=False) as answer,
+        ):
+            assert answer.status == 303
+
+
+async def test_the_first_start_shows_a_token_and_every_start_a_login_url(tmp_path: Path) -> None:
+    with running_service(tmp_path, LIBVIRT_URI=node(tmp_path / "node.xml", [ALPHA])) as service:
+        token, first_url = service.token, service.login_url
+        assert token
+        assert len([line for line in service.printed if token in line or first_url in line]) == 2
+        service.stop()
+        service.restart()
+        assert token not in "\n".join(service.printed)
+        assert "token" not in "\n".join(service.printed).lower()
+        assert service.login_url not in ("", first_url)
+        async with Api.of(service) as api:  # with the token of the first start
+            await api.get(RECORDS)
+
+
+def test_what_a_start_makes_is_for_its_user_alone(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service:
+        for folder in (service.dump_dir, service.state_dir):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        for file in (*service.state_dir.iterdir(), service.log_dir / "memdump_to_influx.log"):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_influx_is_said_not_to_be_used_yet(tmp_path: Path) -> None:
+    settings = {"INFLUX_URL": "http://127.0.0.1:1", "INFLUX_TOKEN": "very-secret"}
+    with running_service(tmp_path, **settings) as service:
+        async with Api.of(service) as api:
+            lines = (await api.get("/api/memory-dumps/activity"))["activity"]
+        assert any(line["kind"] == "warning" and "INFLUX_URL" in line["message"] for line in lines)
+        assert "INFLUX_URL" in service.log_text()
+        assert "very-secret" not in service.log_text() + service.stderr_text()
+
+
+def test_the_defaults_are_the_contracts(tmp_path: Path) -> None:
+    """Without a single setting, in a folder of its own: the folders, the address and the way in."""
+    environment = {
+        name: value
+        for name, value in service_environment(tmp_path).items()
+        if name not in KNOWN_NAMES and name not in ("LIBVIRT_URI", "DUMP_DIR")
+    }
+    script = "from app.config import Settings; import os; print(Settings.from_environment(os.environ))"
+    ended = subprocess.run(
+        [PYTHON, "-c", script],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 0, ended.stderr
+    for part in (
+        "libvirt_uri='qemu:///system'",
+        f"dump_dir=PosixPath('{tmp_path}/var/dumps')",
+        f"log_dir=PosixPath('{tmp_path}/var/log')",
+        f"state_dir=PosixPath('{tmp_path}/var/state')",
+        "influx_url=None, influx_db='vmstats', influx_token=None",
+        "host='127.0.0.1', port=8000, public_urls=()",
+        "max_concurrent_dumps=2, dump_timeout_sec=300.0, mode='auto', max_pause_ms=300, fallback_pause_ms=10000",
+        "compression='gzip', auth='token'",
+    ):
+        assert part in ended.stdout

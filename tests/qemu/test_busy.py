@@ -1,0 +1,35 @@
+"""A guest on which libvirt works for somebody else is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from demo import PrivateLibvirt
+from tests.contract.speech import Api
+from tests.lab import DB, WEB
+from tests.qemu.foreign import foreign_dump
+from tests.qemu.outside import memdump
+from tests.service import running_service
+
+
+async def test_service_refuses_a_guest_that_is_being_dumped_by_somebody_else(lab: PrivateLibvirt, tmp_path: Path) -> None:
+    with running_service(tmp_path, LIBVIRT_URI=lab.uri) as service:
+        async with Api.of(service) as api:
+            await api.connected()
+            with foreign_dump(lab, WEB):
+                problem = await api.trigger(DB.name, WEB.name, status=409)
+                assert (await api.get("/api/memory-dumps/jobs"))["jobs"] == []
+                assert list(service.dump_dir.iterdir()) == []
+            (job,) = await api.dump(WEB.name)
+    assert [(error["vm_id"], error["code"]) for error in problem["errors"]] == [(WEB.name, "domain-busy")]
+    assert "dump" in problem["errors"][0]["detail"]
+    assert job["phase"] == "completed"
+
+
+def test_command_line_refuses_a_guest_that_is_being_dumped_by_somebody_else(lab: PrivateLibvirt, tmp_path: Path) -> None:
+    with foreign_dump(lab, WEB):
+        refused = memdump(lab, tmp_path, WEB)
+    assert refused.code == 4
+    assert [(line["event"], line["code"]) for line in refused.lines] == [("failed", "domain-busy")]
+    assert list((tmp_path / "dumps").iterdir()) == []
+    assert memdump(lab, tmp_path, WEB).code == 0

@@ -1,0 +1,126 @@
+"""The environment, parsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.config import KNOWN_NAMES, Settings, is_loopback, parse_size
+from app.errors import ConfigError
+
+
+def settings(**env: str) -> Settings:
+    return Settings.from_environment(env)
+
+
+def refusal(**env: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        settings(**env)
+    return str(caught.value)
+
+
+def test_the_defaults_are_the_contracts() -> None:
+    found = settings()
+    assert found.libvirt_uri == "qemu:///system"
+    assert (found.dump_dir, found.log_dir, found.state_dir) == (
+        Path("var/dumps").absolute(), Path("var/log").absolute(), Path("var/state").absolute(),
+    )  # fmt: skip
+    assert found.state_file == found.state_dir / "memory-dumps.sqlite3"
+    assert (found.influx_url, found.influx_db, found.influx_token) == (None, "vmstats", None)
+    assert (found.host, found.port, found.public_urls) == ("127.0.0.1", 8000, ())
+    assert (found.max_concurrent_dumps, found.dump_timeout_sec) == (2, 300.0)
+    assert (found.mode, found.compression, found.auth) == ("auto", "gzip", "token")
+    assert (found.max_pause_ms, found.fallback_pause_ms, found.spool_memory_bytes) == (300, 10_000, None)
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN_NAMES))
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_value_is_as_good_as_none(name: str, empty: str) -> None:
+    assert settings(**{name: empty}) == settings()
+
+
+def test_a_name_that_is_unknown_is_named_and_others_peoples_names_are_left_alone() -> None:
+    assert "MEMDUMP_PROT" in refusal(MEMDUMP_PROT="1", MEMDUMP_ZZZ="2")
+    assert settings(MEMORY="1", memdump_port="x") == settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MEMDUMP_PORT", "65536"), ("MEMDUMP_PORT", "+80"), ("MEMDUMP_PORT", "8_0"), ("MEMDUMP_PORT", "８０"),
+        ("MEMDUMP_MAX_CONCURRENT_DUMPS", "0"), ("MEMDUMP_MAX_CONCURRENT_DUMPS", "65"),
+        ("MEMDUMP_DUMP_TIMEOUT_SEC", "-1"), ("MEMDUMP_DUMP_TIMEOUT_SEC", "inf"), ("MEMDUMP_DUMP_TIMEOUT_SEC", "1e3"),
+        ("MEMDUMP_MODE", "dead"), ("MEMDUMP_COMPRESSION", "xz"), ("MEMDUMP_AUTH", "basic"),
+        ("MEMDUMP_MAX_PAUSE_MS", "0"), ("MEMDUMP_FALLBACK_PAUSE_MS", "-1"), ("MEMDUMP_SPOOL_MEMORY", "1.5G"),
+        ("MEMDUMP_PUBLIC_URL", "ftp://x"), ("MEMDUMP_PUBLIC_URL", "https://"), ("MEMDUMP_PUBLIC_URL", "http://x:99999"),
+        ("MEMDUMP_PUBLIC_URL", "http://[::1"), ("MEMDUMP_PUBLIC_URL", "https://a.example,b.example"),
+        ("INFLUX_URL", "localhost"), ("INFLUX_URL", "http://a http://b"),
+    ],
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_refused_on_one_line_that_names_it(name: str, value: str) -> None:
+    line = refusal(**{name: value})
+    assert name in line
+    assert "\n" not in line
+
+
+def test_words_are_taken_in_any_case() -> None:
+    assert settings(MEMDUMP_MODE="Paused").mode == "paused"
+
+
+def test_no_time_limit_is_zero_and_fractions_of_seconds_may_be() -> None:
+    assert settings(MEMDUMP_DUMP_TIMEOUT_SEC="0").dump_timeout_sec == 0
+    assert settings(MEMDUMP_DUMP_TIMEOUT_SEC="2.5").dump_timeout_sec == 2.5
+
+
+def test_folders_are_absolute_and_know_a_home() -> None:
+    found = settings(DUMP_DIR="~/dumps", MEMDUMP_STATE_DIR="state")
+    assert found.dump_dir == Path.home() / "dumps"
+    assert found.state_dir == Path.cwd() / "state"
+
+
+def test_public_urls_are_apart_by_commas_or_spaces_and_have_no_slash_at_the_end() -> None:
+    assert settings(MEMDUMP_PUBLIC_URL=" https://a.example/, http://b.example:81 ").public_urls == (
+        "https://a.example", "http://b.example:81",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_without_a_login_loopback_is_allowed(host: str) -> None:
+    assert settings(MEMDUMP_AUTH="none", MEMDUMP_HOST=host).auth == "none"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "dumps.example.org", "localhost.example.org"])  # noqa: S104
+def test_without_a_login_nothing_but_loopback_is_allowed(host: str) -> None:
+    assert "MEMDUMP_AUTH=none" in refusal(MEMDUMP_AUTH="none", MEMDUMP_HOST=host)
+
+
+@pytest.mark.parametrize(("host", "loopback"), [("[::1]", True), ("", False), ("127.0.0.1.nip.io", False), ("2130706433", False)])
+def test_loopback_is_what_this_machine_alone_can_reach(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+@given(
+    count=st.integers(0, 10**9),
+    unit=st.sampled_from("kmgt"),
+    suffix=st.sampled_from(["", "b", "ib", "iB", "B"]),
+    upper=st.booleans(),
+)
+def test_a_size_is_binary_whatever_its_unit_looks_like(count: int, unit: str, suffix: str, upper: bool) -> None:
+    text = f"{count}{unit.upper() if upper else unit}{suffix}"
+    assert parse_size(text) == count * 1024 ** ("kmgt".index(unit) + 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"), [("0", 0), ("1048576", 1 << 20), (" 2 GiB ", 2 << 30), ("512M", 512 << 20), ("7b", 7)]
+)
+def test_a_size_may_be_plain_bytes(text: str, size_bytes: int) -> None:
+    assert parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5G", "G", "1P", "1 G G", "0x10", "1e3"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="size"):
+        parse_size(text)
