@@ -14,7 +14,53 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 MARKER_BYTES = 64 << 10
 _SMALLEST_MIB = 128
 _SMALLEST_BOOTED_MIB = 192
+_OVMF = Path("/usr/share/OVMF")
 _TRANSLATED_CODE_MIB = 64  # QEMU would take up to 1 GiB of the host for code that it translated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What decides where a guest's memory lies in its physical address space. Sizes in MiB.
+
+    ``machine``: ``q35`` or ``pc`` (i440fx). ``node_mib``: the memory of its NUMA nodes, together all of it. ``room_mib``:
+    DIMMs may be plugged in up to this size in all. ``memfd``: the host shares its memory. ``video``: a model of libvirt's.
+    ``ovmf``: UEFI firmware instead of a BIOS (Debian's package ``ovmf``). ``vmcoreinfo``: QEMU's device by which a kernel
+    says where its VMCOREINFO note is.
+    """
+
+    machine: str = "q35"
+    node_mib: tuple[int, ...] = ()
+    room_mib: int = 0
+    memfd: bool = False
+    video: str = ""
+    ovmf: bool = False
+    vmcoreinfo: bool = False
+
+    def memory_xml(self, memory_mib: int, vcpus: int) -> str:
+        """Backing, room for DIMMs and NUMA nodes; all vCPUs in the first node."""
+        nodes = self.node_mib or ((memory_mib,) if self.room_mib else ())
+        cpus = [f" cpus='0-{vcpus - 1}'", *("" for _ in nodes[1:])]
+        cells = "".join(f"<cell id='{number}'{cpus[number]} memory='{size}' unit='MiB'/>" for number, size in enumerate(nodes))
+        room = f"<maxMemory slots='4' unit='MiB'>{memory_mib + self.room_mib}</maxMemory>" if self.room_mib else ""
+        backing = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>" if self.memfd else ""
+        return room + backing + (f"<cpu><numa>{cells}</numa></cpu>" if cells else "")
+
+    def firmware_xml(self) -> str:
+        """libvirt copies the variables' template for the guest by itself."""
+        if not self.ovmf:
+            return ""
+        return f"<loader readonly='yes' type='pflash'>{_OVMF}/OVMF_CODE.fd</loader><nvram template='{_OVMF}/OVMF_VARS.fd'/>"
+
+    def features_xml(self) -> str:
+        """A device without an address of its own is a feature to libvirt."""
+        return "<vmcoreinfo state='on'/>" if self.vmcoreinfo else ""
+
+    def video_xml(self) -> str:
+        """A model, or none."""
+        return f"\n    <video><model type='{self.video}'/></video>" if self.video else ""
+
+
+PLAIN = Shape()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +71,7 @@ class Guest:
     its virtual CPUs are never started: it stays ``paused`` and no byte of its memory changes by itself.
     ``starts``: it is started when it is added; else it is only defined, and shut off.
     ``vmid``: the OpenNebula VM id in its metadata. ``disk``: it has an (empty) virtio disk with an image on the host.
+    ``shape``: what its machine is like, where that is not the plain one.
 
     >>> hex(Guest(name="small", memory_mib=128, boots=False).marker_address)
     '0x4000000'
@@ -39,6 +86,7 @@ class Guest:
     disk: bool = False
     boots: bool = True
     starts: bool = True
+    shape: Shape = PLAIN
 
     def __post_init__(self) -> None:
         smallest = _SMALLEST_BOOTED_MIB if self.boots else _SMALLEST_MIB
@@ -74,14 +122,14 @@ class Guest:
   <name>{escape(self.name)}</name>
   <uuid>{self.uuid}</uuid>{self._metadata()}
   <memory unit='MiB'>{self.memory_mib}</memory>
-  <vcpu>{self.vcpus}</vcpu>
-  <os><type arch='x86_64' machine='q35'>hvm</type>{self._boot(files)}</os>
-  <features><acpi/><apic/><tcg><tb-cache unit='MiB'>{_TRANSLATED_CODE_MIB}</tb-cache></tcg></features>
+  <vcpu>{self.vcpus}</vcpu>{self.shape.memory_xml(self.memory_mib, self.vcpus)}
+  <os><type arch='x86_64' machine='{self.shape.machine}'>hvm</type>{self.shape.firmware_xml()}{self._boot(files)}</os>
+  <features><acpi/><apic/>{self.shape.features_xml()}<tcg><tb-cache unit='MiB'>{_TRANSLATED_CODE_MIB}</tb-cache></tcg></features>
   <on_crash>destroy</on_crash>
   <on_reboot>destroy</on_reboot>
   <devices>
     <controller type='usb' model='none'/>
-    <serial type='file'><source path={quoteattr(str(files.console))}/></serial>{self._disk(files)}
+    <serial type='file'><source path={quoteattr(str(files.console))}/></serial>{self._disk(files)}{self.shape.video_xml()}
     <memballoon model='none'/>
   </devices>
   <qemu:commandline>

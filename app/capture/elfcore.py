@@ -1,15 +1,19 @@
-"""ELF vmcores: what their headers promise.
+"""ELF vmcores: what their headers promise, and headers like those that QEMU writes.
 
 QEMU's ``dump-guest-memory`` writes ELF64 (ELF32 for guests without long mode), ET_CORE, program headers first, then the
 notes, then memory. Layout of the headers: System V ABI, generic chapter 4 (ELF header) and 5 (program header);
-``PN_XNUM`` for more than 65,534 program headers: Linux' ``elf(5)``.
+``PN_XNUM`` for more than 65,534 program headers: Linux' ``elf(5)``. What is written here is the layout of QEMU 7.2
+(``dump/dump.c``), oddities included: it says that its own header has 8 bytes, and puts two section headers behind it.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.capture.ranges import Range
+from app.capture.registers import Vcpu, wide_notes
 from app.errors import StreamMalformed
 
 ET_CORE = 4
@@ -17,6 +21,12 @@ PT_LOAD = 1
 PT_NOTE = 4
 _PN_XNUM = 0xFFFF
 _IDENT_BYTES = 16
+_HEADER_BYTES, _SECTION_BYTES, _SEGMENT_BYTES = 64, 64, 56
+_EHSIZE_OF_QEMU = 8
+_EM_386, _EM_X86_64 = 3, 62
+_NT_PRSTATUS = 1
+_SHT_STRTAB = 3
+_TAIL = b"\0.shstrtab\0"
 
 _HEADER = {1: "HHIIIIIHHHHHH", 2: "HHIQQQIHHHHHH"}
 _SEGMENT = {1: "IIIIIIII", 2: "IIQQQQQQ"}
@@ -90,3 +100,50 @@ def _segment(elf_class: int, fields: tuple[int, ...]) -> Segment:
     else:
         kind, offset, _, physical, size, _, _, _ = fields
     return Segment(kind=kind, offset=offset, physical=physical, size_bytes=size)
+
+
+def core_head(ranges: Sequence[Range], vcpus: Sequence[Vcpu], guest_note: bytes = b"") -> bytes:
+    """Everything before the memory: ELF header, section headers, program headers, notes. Always 64-bit.
+
+    The memory of ``ranges`` follows in their order, then ``core_tail()``. ``guest_note`` is a whole ELF note, its own
+    header included, such as the guest kernel's VMCOREINFO.
+    """
+    notes = _notes(vcpus) + guest_note
+    count = 1 + len(ranges)
+    if count >= _PN_XNUM:
+        raise StreamMalformed(f"The guest's memory has {len(ranges)} ranges, which is more than an ELF header can count.")
+    notes_at = _HEADER_BYTES + 2 * _SECTION_BYTES + count * _SEGMENT_BYTES
+    at = notes_at + len(notes)
+    loads = b""
+    for each in ranges:
+        loads += struct.pack("<IIQQQQQQ", PT_LOAD, 0, at, each.physical, each.physical, each.size_bytes, each.size_bytes, 0)
+        at += each.size_bytes
+    note = struct.pack("<IIQQQQQQ", PT_NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0)
+    return _elf_header(count, wide=wide_notes(vcpus)) + _sections(at) + note + loads + notes
+
+
+def core_tail() -> bytes:
+    """What stands behind the memory: the names of the sections."""
+    return _TAIL
+
+
+def _elf_header(segments: int, *, wide: bool) -> bytes:
+    fields = (ET_CORE, _EM_X86_64 if wide else _EM_386, 1, 0, _HEADER_BYTES + 2 * _SECTION_BYTES, _HEADER_BYTES, 0)
+    sizes = (_EHSIZE_OF_QEMU, _SEGMENT_BYTES, segments, _SECTION_BYTES, 2, 1)
+    return b"\x7fELF\x02\x01\x01".ljust(_IDENT_BYTES, b"\0") + struct.pack("<" + _HEADER[2], *fields, *sizes)
+
+
+def _sections(names_at: int) -> bytes:
+    """An empty section header, as the first has to be, and one for the names."""
+    return bytes(_SECTION_BYTES) + struct.pack("<" + _SECTION[2], 1, _SHT_STRTAB, 0, 0, names_at, len(_TAIL), 0, 0, 0, 0)
+
+
+def _notes(vcpus: Sequence[Vcpu]) -> bytes:
+    """First one kind for all CPUs, then the other."""
+    wide = wide_notes(vcpus)
+    standard = [_note(b"CORE", _NT_PRSTATUS, vcpu.prstatus(wide=wide)) for vcpu in vcpus]
+    return b"".join(standard + [_note(b"QEMU", 0, vcpu.qemu_note()) for vcpu in vcpus])
+
+
+def _note(name: bytes, kind: int, content: bytes) -> bytes:
+    return struct.pack("<III8s", len(name) + 1, len(content), kind, name) + content

@@ -1,0 +1,96 @@
+"""What a domain's XML says about memory, as libvirt reports it for a running domain."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from app.capture.ranges import Range, unknown
+from app.errors import LiveNotPossible
+
+_QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+_DECIDES = re.compile(r"-m|-M|-machine|-numa|.*max-ram-below-4g.*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainMemory:
+    """Sizes in bytes. ``plain_bytes``: without the DIMMs; ``most_bytes``: what may ever be plugged in, PCI's hole included.
+
+    ``nodes``: each NUMA node's size, without DIMMs; ``strange``: what is there that no rule covers, or "".
+    """
+
+    plain_bytes: int
+    most_bytes: int
+    nodes: tuple[int, ...]
+    dimms: tuple[Range, ...]
+    strange: str
+
+
+def domain_memory(domain_xml: str) -> DomainMemory:
+    """Read it. Raises ``LayoutUnknown`` if it cannot be understood."""
+    try:
+        root = ElementTree.fromstring(domain_xml)  # noqa: S314 - libvirt's own words
+        modules = root.findall("./devices/memory")
+        dimms = tuple(_dimm(module) for module in modules if module.get("model") == "dimm")
+        total = _bytes(root.find("./memory"))
+        most = max(total, _bytes(root.find("./maxMemory"), absent=0))
+        hole = sum(_bytes(each) for each in root.findall("./devices/controller/pcihole64"))
+        nodes = tuple(_node_bytes(cell) for cell in root.findall("./cpu/numa/cell"))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise unknown(f"its XML is not understood ({error})") from error
+    return DomainMemory(
+        plain_bytes=total - sum(dimm.size_bytes for dimm in dimms),
+        most_bytes=most + hole,
+        nodes=nodes,
+        dimms=dimms,
+        strange=_strange(root, modules),
+    )
+
+
+def refuse_passthrough(name: str, domain_xml: str) -> None:
+    """Raises ``LiveNotPossible`` if the domain has a device of the host, which writes memory behind QEMU's back."""
+    try:
+        root = ElementTree.fromstring(domain_xml)  # noqa: S314 - libvirt's own words
+    except ElementTree.ParseError as error:
+        raise LiveNotPossible(f"The XML of {name} is not understood ({error}).") from error
+    for device in root.findall("./devices/hostdev"):
+        if device.get("type") in ("pci", "mdev"):
+            raise LiveNotPossible(
+                f"{name} has a device of the host ({device.get('type')}), so it cannot be captured while it runs. "
+                "Use the mode 'paused'. The guest was not touched."
+            )
+
+
+def _dimm(module: ElementTree.Element) -> Range:
+    alias, address = module.find("./alias"), module.find("./address")
+    if alias is None or address is None or address.get("type") != "dimm":
+        raise ValueError("a DIMM without alias or address")
+    size = _bytes(module.find("./target/size"))
+    return Range(int(address.get("base", ""), 0), size, f"mem{alias.get('name', '')}", 0)
+
+
+def _bytes(element: ElementTree.Element | None, *, absent: int | None = None) -> int:
+    if element is None:
+        if absent is None:
+            raise ValueError("a size is missing")
+        return absent
+    if element.get("unit") != "KiB":
+        raise ValueError(f"{element.tag} is given in {element.get('unit')}")
+    return int(element.text or "") << 10
+
+
+def _node_bytes(cell: ElementTree.Element) -> int:
+    if cell.get("unit") != "KiB":
+        raise ValueError(f"a NUMA node's memory is given in {cell.get('unit')}")
+    return int(cell.get("memory", "")) << 10
+
+
+def _strange(root: ElementTree.Element, modules: list[ElementTree.Element]) -> str:
+    for module in modules:
+        if module.get("model") != "dimm":
+            return f"it has memory of the model {module.get('model')}"
+    for argument in root.findall(f"./{_QEMU}commandline/{_QEMU}arg"):
+        if _DECIDES.fullmatch(argument.get("value", "")):
+            return f"its XML hands QEMU the argument {argument.get('value')!r}"
+    return ""
