@@ -149,6 +149,7 @@ class Guest:
         line = (
             f"console=ttyS0 quiet panic=-1 memmap={MARKER_BYTES >> 10}K${self.marker_address:#x} "
             f"guest_name={self.name} text_mib={self.text_mib} random_mib={self.random_mib}"
+            f"{' fw_cfg=yes' if self.shape.vmcoreinfo else ''}"
         )
         return f"<kernel>{files.kernel}</kernel><initrd>{files.initrd}</initrd><cmdline>{escape(line)}</cmdline>"
 

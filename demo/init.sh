@@ -9,6 +9,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 hostname "$guest_name"
+if [ "$fw_cfg" = yes ]; then insmod /qemu_fw_cfg.ko; fi
 mount -t tmpfs -o size=95% tmpfs /memory
 
 # Text by the MiB: under software emulation many small writes would be slow.

@@ -17,6 +17,7 @@ _INIT = Path(__file__).with_name("init.sh")
 _BUSYBOX = Path("/bin/busybox")
 _META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")  # Debian's, Ubuntu's
 _KERNEL_PACKAGE = re.compile(r"Depends: (linux-image-\d\S+)")
+_MODULE = "qemu_fw_cfg.ko"  # tells QEMU where the kernel's VMCOREINFO is; loaded in guests that are made for it
 _FETCH_SEC = 300.0
 _PACK_SEC = 30.0
 
@@ -36,14 +37,14 @@ class Kernel:
 def kernel(cache: Path = CACHE) -> Kernel:
     """The kernel and the initrd, fetched and built on first use. Raises ``KernelMissing``."""
     cache.mkdir(parents=True, exist_ok=True)
-    image = cache / "vmlinuz"
-    if not image.exists():
-        _fetch(image)
-    return Kernel(image, _initrd(cache / "initrd"))
+    image, module = cache / "vmlinuz", cache / _MODULE
+    if not (image.exists() and module.exists()):
+        _fetch(image, module)
+    return Kernel(image, _initrd(cache / "initrd", module))
 
 
-def _fetch(image: Path) -> None:
-    """Unpack the newest kernel package into a folder of its own and keep the kernel alone."""
+def _fetch(image: Path, module: Path) -> None:
+    """Unpack the newest kernel package into a folder of its own and keep the kernel and one module."""
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=".fetch-") as name:
         folder = Path(name)
         _run("apt-get", "download", "--quiet", "-o", "APT::Sandbox::User=root", _package(), cwd=folder)
@@ -52,6 +53,10 @@ def _fetch(image: Path) -> None:
         found = sorted((folder / "tree" / "boot").glob("vmlinuz-*"))
         if not found:
             raise KernelMissing(f"{package.name} holds no kernel")
+        modules = sorted((folder / "tree").rglob(_MODULE))
+        if not modules:
+            raise KernelMissing(f"{package.name} holds no {_MODULE}")
+        modules[0].rename(module)
         found[0].rename(image)
 
 
@@ -63,7 +68,7 @@ def _package() -> str:
     raise KernelMissing(f"apt knows none of {', '.join(_META_PACKAGES)}. Run apt-get update, or set LIBVIRT_URI to a real libvirt.")
 
 
-def _initrd(target: Path) -> Path:
+def _initrd(target: Path, module: Path) -> Path:
     """Always packed anew: it takes 50 ms, and is never older than ``init.sh`` or busybox."""
     if not _BUSYBOX.exists():
         raise KernelMissing(f"{_BUSYBOX} is missing: install busybox-static.")
@@ -72,11 +77,12 @@ def _initrd(target: Path) -> Path:
         (root / "bin").mkdir(parents=True)
         shutil.copyfile(_BUSYBOX, root / "bin" / "busybox")
         shutil.copyfile(_INIT, root / "init")
+        shutil.copyfile(module, root / _MODULE)
         for program in (root / "bin" / "busybox", root / "init"):
             program.chmod(0o755)
         packed = subprocess.run(
             ["cpio", "--create", "--format=newc", "--quiet", "--reproducible"],
-            input=b".\nbin\nbin/busybox\ninit\n",
+            input=f".\nbin\nbin/busybox\ninit\n{_MODULE}\n".encode(),
             cwd=root,
             capture_output=True,
             check=False,

@@ -11,4 +11,4 @@ PYTHON_PACKAGES=(python3 python3-dev python3-venv)
 DEMO_PACKAGES=(busybox-static cpio libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86)
 
 # Tests: a browser, programs that open a dump, a linter for the scripts.
-DEV_PACKAGES=(binutils chromium fonts-dejavu-core gzip libvirt-clients lz4 qemu-utils shellcheck zstd)
+DEV_PACKAGES=(binutils chromium fonts-dejavu-core gzip libvirt-clients lz4 ovmf qemu-utils shellcheck zstd)
