@@ -8,6 +8,7 @@ of that stops the guest.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,18 +18,20 @@ from pathlib import Path
 from app.capture.coreimage import CoreImage
 from app.capture.elfcore import read_header
 from app.capture.guest import Guest
-from app.capture.layout import layout, layout_from_header, refuse_passthrough
-from app.capture.migration import Machine, Migration
+from app.capture.layout import layout, layout_from_header
+from app.capture.machine import Machine
+from app.capture.migration import Migration
 from app.capture.report import Report
 from app.capture.source import PauseMeter, Stream, dump
 from app.capture.spool import Spool, open_spool
-from app.errors import LayoutUnknown, LiveNotConverging
+from app.errors import LayoutUnknown, LiveNotConverging, LiveNotPossible
 from app.fifo import Rendezvous
 from app.model import Phase
 
 FIRST_DOWNTIME_MS = 20
 _BUFFER_BYTES = 4 << 20
 _HEADER_BYTES = 64 << 10
+_PASSED_THROUGH = re.compile(r"<hostdev\b[^>]*\btype='(?:pci|mdev|scsi_host)'|<interface type='hostdev'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,15 @@ class LivePlan:
         return (first, whole) if whole[0] > first[0] else (whole,)
 
 
+def _refuse_passthrough(plan: LivePlan) -> None:
+    """A device of the host cannot be migrated; that is known before anything is tried. Raises ``LiveNotPossible``."""
+    if _PASSED_THROUGH.search(plan.xml):
+        raise LiveNotPossible(
+            f"{plan.guest.domain.name} has a device of its host passed through, and such a guest cannot be captured live. "
+            "The guest was not touched."
+        )
+
+
 class _GivenUp(Exception):
     """This try does not converge; ``str()`` says why."""
 
@@ -68,7 +80,7 @@ def live_image(plan: LivePlan, meter: PauseMeter, report: Report) -> Iterator[Co
 
     Raises ``LiveNotPossible``, ``LiveNotConverging``, ``NoSpace``, ``StreamMalformed`` and what ``Stream`` raises.
     """
-    refuse_passthrough(plan.guest.domain.name, plan.xml)
+    _refuse_passthrough(plan)
     report.phase(Phase.CAPTURING, plan.guest.domain.name)
     why = ""
     for downtime_ms, limits in plan.tries():
