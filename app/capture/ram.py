@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 PAGE_BYTES: Final = 4096
@@ -203,7 +202,7 @@ class Ram:
         self._went((min(data[:1] + filled[:1]), max(data[-1:] + filled[-1:])))
         content = np.frombuffer(chunk, np.uint8)
         if data:
-            pages = as_strided(content, (len(chunk) - PAGE_BYTES + 1, PAGE_BYTES), (1, 1), writeable=False)
+            pages = np.ndarray((len(chunk) - PAGE_BYTES + 1, PAGE_BYTES), np.uint8, chunk, 0, (1, 1))  # one at every byte
             self._sink.pages(self._block, np.array(data, np.int64), pages[data_at])
         if filled:
             self._sink.filled(self._block, np.array(filled, np.int64), content[fill_at])
