@@ -29,6 +29,7 @@ if importlib.util.find_spec("msgspec") is None and _OWN_PYTHON.exists() and Path
 sys.path.insert(0, str(_ROOT))
 
 from app.capture import Connection, Order, Patience, Report, capture, connect
+from app.capture.allowance import first_to_be_killed
 from app.capture.codecs import codec
 from app.config import Settings
 from app.errors import ConfigError, MemoryDumpsError, StateError
@@ -99,6 +100,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print(f"memdump: {error}", file=sys.stderr)
         return _USAGE
+    first_to_be_killed()
     patience = Patience()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: patience.cancel())

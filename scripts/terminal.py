@@ -50,6 +50,8 @@ class Terminal:
                 self._phase(line)
             case ProgressLine() if self._task is not None:
                 guest = "guest stands still" if line.guest_paused else "guest runs"
+                if line.iteration > 1:
+                    guest = f"pass {line.iteration}, {guest}"
                 self._bar.update(self._task, completed=line.bytes_done, total=line.bytes_total or None, guest=guest)
             case WarningLine():
                 self._errors.print(f"{line.vm}: {line.message}", markup=False)
@@ -83,7 +85,7 @@ class Terminal:
             manifest.dump_path,
             f"  image   {_size(manifest.raw_size_bytes)}, SHA-256 {manifest.sha256}",
             f"  stored  {_size(manifest.gzip_size_bytes)} ({manifest.compression.algorithm}), SHA-256 {manifest.stored_sha256}",
-            f"  {manifest.dom} stood still for {manifest.guest_pause_ms:.0f} ms; {manifest.duration_sec:.2f} s in all",
+            f"  {manifest.mode}    {manifest.dom} stood still for {manifest.guest_pause_ms:.0f} ms; {manifest.duration_sec:.2f} s in all",
             f"  check   {unpack} {shlex.quote(manifest.dump_path)} | sha256sum",
         ):
             self._out.print(text, markup=False)

@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uuid_utils
 
 from app.capture.codecs import codec
-from app.capture.coreimage import CoreImage
 from app.capture.elfcore import CoreHeader, read_header
 from app.capture.guest import Connection, Guest, connect
-from app.capture.live import LivePlan, live_image
 from app.capture.patience import Patience
 from app.capture.report import Report
 from app.capture.seal import Image, Seal
@@ -38,6 +37,9 @@ from app.errors import (
 )
 from app.fifo import Rendezvous, rendezvous
 from app.model import Algorithm, Manifest, Mode, Phase, rfc3339
+
+if TYPE_CHECKING:
+    from app.capture.coreimage import CoreImage
 
 _SLACK_BYTES = 64 << 20  # video memory, firmware, headers
 _SLACK_FRACTION = 256  # what incompressible bytes grow by in any of the codecs, generously
@@ -151,6 +153,8 @@ def _allow_fallback(under_way: _Capture, cause: CaptureError) -> None:
 
 
 def _live(under_way: _Capture) -> Way:
+    from app.capture.live import LivePlan, live_image  # NumPy: the paused way neither needs it nor waits for it
+
     order, guest, report = under_way.order, under_way.guest, under_way.report
     plan = LivePlan(
         guest=guest,

@@ -4,6 +4,7 @@ import { createActions } from "./actions.js";
 import { connect } from "./connection.js";
 import { createStore } from "./store.js";
 import { activityView } from "./views/activity.js";
+import { alarmsView } from "./views/alarms.js";
 import { announcer } from "./views/announcements.js";
 import { hypervisorView } from "./views/hypervisor.js";
 import { jobsView } from "./views/jobs.js";
@@ -15,7 +16,7 @@ const store = createStore(JSON.parse(document.getElementById("snapshot").textCon
 const announce = announcer(document.getElementById("announcements"));
 const leave = () => window.location.assign("/login?next=/memory-dumps");
 const actions = createActions(store, announce, leave);
-const views = [hypervisorView(), statsView(), vmsView(store, actions), jobsView(store, actions, announce), recordsView(announce), activityView()];
+const views = [alarmsView(), hypervisorView(), statsView(), vmsView(store, actions), jobsView(store, actions, announce), recordsView(announce), activityView()];
 
 let drawing = false;
 

@@ -78,6 +78,7 @@ function fillFigures(card, { dom, phase, progress }) {
   setAttribute(bar, "value", done ?? (phase === "queued" ? 0 : null)); // without a value the bar says "busy"
   setText(field(card, "percent"), done === null ? "–" : `${done} %`);
   const total = progress?.bytes_total ? ` of ${bytes(progress.bytes_total)}` : "";
+  setText(field(card, "pass"), progress?.iteration > 1 ? `Read, pass ${progress.iteration}` : "Read");
   setText(field(card, "bytes"), progress ? bytes(progress.bytes_done) + total : "–");
   setText(field(card, "rate"), rate(progress?.rate_bytes_per_sec));
   setText(field(card, "remaining"), remaining(progress?.eta_sec));

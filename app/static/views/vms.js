@@ -90,8 +90,8 @@ function dumpAllDialog(store, actions) {
   return () => {
     const vms = dumpableVms(store.state);
     const memory = bytes(vms.reduce((sum, vm) => sum + vm.memory_bytes, 0));
-    const each = vms.length === 1 ? "The guest" : "Each guest";
-    setText(field(dialog, "text"), `The memory of ${vmCount(vms.length)} will be captured, ${memory} in all. ${each} may stand still while its memory is read.`);
+    const each = vms.length === 1 ? "The guest stands" : "Each guest stands";
+    setText(field(dialog, "text"), `The memory of ${vmCount(vms.length)} will be captured, ${memory} in all. ${each} still for a moment, or while its memory is read where that cannot be done live.`);
     setText(confirm, `Dump ${vmCount(vms.length)}`);
     dialog.showModal();
   };

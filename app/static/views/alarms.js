@@ -1,0 +1,18 @@
+// VMs that stand still since a dump and could not be resumed.
+
+import { clone, field, keyed, setText } from "./dom.js";
+
+export function alarmsView() {
+  const list = document.getElementById("alarms");
+  return ({ vms }) =>
+    keyed(list, {
+      items: vms.filter((vm) => vm.alarm),
+      attribute: "data-alarm-uuid",
+      key: (vm) => vm.uuid,
+      make: () => clone("alarm-template"),
+      fill: (notice, vm) => {
+        setText(field(notice, "name"), vm.name);
+        setText(field(notice, "message"), vm.alarm);
+      },
+    });
+}
