@@ -71,7 +71,8 @@ class Guest:
     its virtual CPUs are never started: it stays ``paused`` and no byte of its memory changes by itself.
     ``starts``: it is started when it is added; else it is only defined, and shut off.
     ``vmid``: the OpenNebula VM id in its metadata. ``disk``: it has an (empty) virtio disk with an image on the host.
-    ``shape``: what its machine is like, where that is not the plain one.
+    ``shape``: what its machine is like, where that is not the plain one. ``marker_at``: where the marker is, if not in
+    the middle of its memory.
 
     >>> hex(Guest(name="small", memory_mib=128, boots=False).marker_address)
     '0x4000000'
@@ -87,6 +88,7 @@ class Guest:
     boots: bool = True
     starts: bool = True
     shape: Shape = PLAIN
+    marker_at: int | None = None
 
     def __post_init__(self) -> None:
         smallest = _SMALLEST_BOOTED_MIB if self.boots else _SMALLEST_MIB
@@ -110,6 +112,8 @@ class Guest:
 
         Above the place where the kernel unpacks itself (16 MiB and some 60 more), below the initrd at the end of memory.
         """
+        if self.marker_at is not None:
+            return self.marker_at
         return (128 << 20) if self.boots else (self.memory_mib << 19)
 
     def xml(self, files: GuestFiles) -> str:
@@ -126,7 +130,7 @@ class Guest:
   <os><type arch='x86_64' machine='{self.shape.machine}'>hvm</type>{self.shape.firmware_xml()}{self._boot(files)}</os>
   <features><acpi/><apic/>{self.shape.features_xml()}<tcg><tb-cache unit='MiB'>{_TRANSLATED_CODE_MIB}</tb-cache></tcg></features>
   <on_crash>destroy</on_crash>
-  <on_reboot>destroy</on_reboot>
+  <on_reboot>{"destroy" if self.boots else "restart"}</on_reboot>
   <devices>
     <controller type='usb' model='none'/>
     <serial type='file'><source path={quoteattr(str(files.console))}/></serial>{self._disk(files)}{self.shape.video_xml()}
