@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import dump_time, event_loop, guest_pause, peak_memory
+from benchmarks import dump_time, event_loop, guest_pause, live_pause, live_time, parser, peak_memory
 from benchmarks.figures import RUNS, Figure
-from benchmarks.stage import GUEST, LARGE, SECOND, Stage, stage
+from benchmarks.stage import BUSY, EMPTY, GUEST, LARGE, SECOND, Stage, stage
 
 REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
@@ -22,13 +22,20 @@ CLAIMS: tuple[Callable[[Stage], Figure], ...] = (
     guest_pause.against_the_floor,
     peak_memory.of_small_and_large,
     event_loop.while_two_dumps_run,
+    live_pause.idle,
+    live_pause.busy,
+    live_pause.against_the_paused_way,
+    live_time.half_full,
+    live_time.mostly_empty,
+    parser.into_memory,
+    peak_memory.of_a_spool,
 )
 
 
 def main(names: Sequence[str]) -> int:
     """Measure the claims whose name contains one of ``names``, or all; only a whole run is written down."""
     chosen = [claim for claim in CLAIMS if not names or any(name in claim.__qualname__ for name in names)]
-    with tempfile.TemporaryDirectory(prefix="memdump-bench-") as folder, stage(Path(folder), (GUEST, SECOND, LARGE)) as on:
+    with tempfile.TemporaryDirectory(prefix="memdump-bench-") as folder, stage(Path(folder), (GUEST, SECOND, LARGE, EMPTY, BUSY)) as on:
         figures = []
         for claim in chosen:
             figures.append(claim(on))

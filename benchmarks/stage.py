@@ -20,7 +20,12 @@ from tests.service import Service, running_service
 GUEST = Guest(name="vm-bench-01", vmid="901", memory_mib=1024, text_mib=64, random_mib=300)
 SECOND = Guest(name="vm-bench-02", vmid="902", memory_mib=1024, text_mib=64, random_mib=300)
 LARGE = Guest(name="vm-bench-03", vmid="903", memory_mib=3584, text_mib=64, random_mib=300)
+EMPTY = Guest(name="vm-bench-04", vmid="904", memory_mib=3584, text_mib=16, random_mib=16)
+BUSY = Guest(name="vm-bench-05", vmid="905", memory_mib=1024, text_mib=64, random_mib=64, rewrites_mib=200)
 _JOB_SEC = 300.0
+
+Dumped = tuple[float, list[dict[str, Any]]]
+"""Seconds from the request until every dump was sealed and recorded, and the manifests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +63,9 @@ def service(on: Stage, name: str, **settings: str) -> Iterator[Service]:
         yield started
 
 
-def dump(by: Service, guests: Sequence[Guest], algorithm: str) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds from the request until every dump is sealed and recorded, and the manifests; the dumps are removed."""
-    seconds, manifests = asyncio.run(_dump(by, [guest.name for guest in guests], algorithm))
+def dump(by: Service, guests: Sequence[Guest], algorithm: str, mode: str = "paused") -> Dumped:
+    """Ask for dumps and wait for them; their files are removed."""
+    seconds, manifests = asyncio.run(_dump(by, [guest.name for guest in guests], algorithm, mode))
     for manifest in manifests:
         Path(manifest["dump_path"]).unlink()
         Path(manifest["dump_path"] + ".manifest.json").unlink()
@@ -68,14 +73,14 @@ def dump(by: Service, guests: Sequence[Guest], algorithm: str) -> tuple[float, l
     return seconds, manifests
 
 
-async def _dump(by: Service, names: Sequence[str], algorithm: str) -> tuple[float, list[dict[str, Any]]]:
+async def _dump(by: Service, names: Sequence[str], algorithm: str, mode: str) -> Dumped:
     async with (
         aiohttp.ClientSession(by.url, headers=by.headers, timeout=aiohttp.ClientTimeout(_JOB_SEC)) as session,
         session.ws_connect("/api/memory-dumps/ws", params={"topics": "job,record"}) as feed,
     ):
         await feed.receive_json()
         started = time.monotonic()
-        body = {"vm_ids": list(names), "compression": algorithm, "mode": "paused"}
+        body = {"vm_ids": list(names), "compression": algorithm, "mode": mode}
         async with session.post("/api/memory-dumps/trigger", json=body) as answer:
             answer.raise_for_status()
             jobs = {job["job_id"] for job in (await answer.json())["jobs"]}
