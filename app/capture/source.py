@@ -24,14 +24,10 @@ from app import __version__
 from app.capture.patience import Call, Patience
 from app.capture.report import Report
 from app.errors import (
-    CaptureCancelled,
-    CaptureError,
     CaptureFailed,
-    CaptureTimedOut,
     DomainBusy,
     DumpDirUnusable,
     GuestGone,
-    HypervisorError,
     HypervisorNotResponding,
     HypervisorRefused,
     HypervisorUnreachable,
@@ -49,7 +45,7 @@ _KEEPALIVE_SEC, _KEEPALIVE_MISSES = 5, 3
 _CONNECT_SEC = 15.0
 _LATE_EVENT_SEC = 2.0
 _CALL_ENDS_SEC = 3.0
-_RESUME_FOR_SEC = 5.0
+_RESUME_FOR_SEC, _AGAIN_SEC = 4.0, 0.2
 
 # QEMU stops the guest for a memory dump whatever the flags are. Without VIR_DUMP_LIVE libvirtd stops it before that and
 # has to start it again; with it QEMU alone does both, so that a libvirtd which hangs or dies in between cannot leave the
@@ -204,21 +200,32 @@ class Guest:
             return False
 
     def run_on(self) -> bool:
-        """Resume the guest if a dump left it standing. Whether it had to be; raises ``CaptureError`` if it cannot be."""
-        state, reason = self.state()
-        if state is not DomainState.PAUSED or reason not in _OURS:
-            return False
+        """Resume the guest if a dump left it standing. Whether it had to be; raises ``CaptureError`` if it cannot be.
+
+        While libvirt works on it, on a dump of ours that is breaking off or for somebody else, it is left alone: it goes on
+        with the end of that.
+        """
         until = time.monotonic() + _RESUME_FOR_SEC
         while True:
-            try:
-                self.connection.call(self.raw.resume)
-                return True
-            except (HypervisorError, CaptureTimedOut, CaptureCancelled):
-                raise
-            except CaptureError:
+            state, reason = self.state()
+            if state is not DomainState.PAUSED or reason not in _OURS:
+                return False
+            if self.connection.qemu and self.connection.call(functools.partial(_has_job, self.raw)):
                 if time.monotonic() > until:
-                    raise
-                time.sleep(0.5)  # another program holds a disk image, say: it may let go
+                    return False
+            elif self._resumed(try_again=time.monotonic() < until):
+                return True
+            time.sleep(_AGAIN_SEC)
+
+    def _resumed(self, *, try_again: bool) -> bool:
+        """Whether ``resume`` succeeded. Raises why not unless ``try_again``: a program that holds a disk image may let go."""
+        try:
+            self.connection.call(self.raw.resume)
+        except CaptureFailed:
+            if not try_again:
+                raise
+            return False
+        return True
 
     @contextmanager
     def dump(self, where: Rendezvous, capture_id: str, report: Report) -> Iterator[Stream]:
