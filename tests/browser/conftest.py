@@ -100,7 +100,8 @@ async def window(browser: Browser) -> AsyncIterator[OpenWindow]:
 
         yield open_window
         for visitor in opened:
-            await visitor.assert_untroubled()
+            if not visitor.page.is_closed():
+                await visitor.assert_untroubled()
 
 
 @pytest.fixture(scope="session")

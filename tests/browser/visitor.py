@@ -61,6 +61,11 @@ class Visitor:
         """Wait until the page follows the service."""
         await expect(self.page.locator("#connection")).to_have_attribute("data-connection", "live")
 
+    async def close(self) -> None:
+        """Before its service ends, which would be a trouble. Nothing may have gone wrong."""
+        await self.assert_untroubled()
+        await self.context.close()
+
     def expect_trouble(self, *pieces: str) -> None:
         """What a browser says of a refusal or an outage that the test is about: a piece of each line."""
         self._expected += pieces
