@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
@@ -18,10 +17,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 LINES = "(cell) => { const text = document.createRange(); text.selectNodeContents(cell); return text.getClientRects().length; }"
 
 
-@pytest.fixture
-def open_service(tmp_path: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def open_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One that asks for no login."""
-    with running_service(tmp_path, MEMDUMP_AUTH="none") as started:
+    with running_service(tmp_path_factory.mktemp("open"), MEMDUMP_AUTH="none") as started:
         yield started
 
 
@@ -101,6 +100,7 @@ async def test_who_logs_out_in_one_tab_is_logged_out_in_the_other(service: Servi
     visitor = await window(service)
     other = await visitor.context.new_page()
     await other.goto(service.url + HOME)
+    await visitor.page.bring_to_front()
     await visitor.page.locator("#log-out").click()
     await expect(visitor.page.get_by_role("heading")).to_have_text("Log in")
     await other.reload()
