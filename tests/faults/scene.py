@@ -179,7 +179,7 @@ def staged(folder: Path, lab: PrivateLibvirt, guest: Guest, **settings: str) -> 
     environment = service_environment(folder, LIBVIRT_URI=lab.uri, **settings)
     dump_dir = Path(environment["DUMP_DIR"])
     dump_dir.mkdir(parents=True, exist_ok=True)
-    made = memdump(environment, guest.name)
+    made = memdump(environment, "--timeout-sec=0", guest.name)
     assert made.returncode == 0, made.stderr
     (manifest,) = dump_dir.glob(f"*{MANIFEST}")
     earlier = json.loads(manifest.read_bytes())

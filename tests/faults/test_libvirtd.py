@@ -12,7 +12,7 @@ from demo import Guest, PrivateLibvirt
 from tests.contract.speech import JOBS, Api, Message
 from tests.faults.conftest import IDLE, add_running
 from tests.faults.processes import Process, eventually
-from tests.faults.scene import Scene, Visit, staged
+from tests.faults.scene import Scene, Visit, memdump, staged
 from tests.lab import COLD
 from tests.service import running_service
 
@@ -126,7 +126,7 @@ async def test_guest_that_hangs_lets_its_capture_time_out(own_lab: PrivateLibvir
             assert (job["phase"], job["error"]["code"]) == ("failed", "timed-out")
             await visit.assert_told(job, "timed-out")
             await visit.assert_all_is_well()
-            await visit.assert_dump_succeeds()
+            assert memdump(scene.service.environment, "--timeout-sec=0", IDLE.name).returncode == 0
 
 
 @pytest.mark.deep
@@ -144,7 +144,7 @@ async def test_guest_that_hangs_while_its_memory_is_read_lets_its_capture_time_o
             await visit.assert_told(job, "timed-out")
             assert "could not be seen" in " ".join(job["warnings"])
             await visit.assert_all_is_well()
-            await visit.assert_dump_succeeds()
+            assert memdump(scene.service.environment, "--timeout-sec=0", IDLE.name).returncode == 0
 
 
 @pytest.mark.deep
