@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import ALPHA, BETA, GONE, SHOP, OpenWindow
 from tests.browser.visitor import HOME, Visitor, field
-from tests.faults.scene import capture_process, memdump
+from tests.faults.scene import memdump
 from tests.service import Service, running_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -46,9 +46,7 @@ async def test_no_page_scrolls_sideways_at_360_pixels(service: Service, window: 
     visitor = await window(service, width=360)
     await visitor.live()
     await visitor.dump_button(SHOP).click()
-    with capture_process(service, SHOP) as process:
-        await expect(visitor.page.locator('#jobs-list > [data-guest="paused"]')).to_be_visible()
-        process.stop()
+    async with visitor.held_while_the_guest_stands_still(SHOP):
         assert await visitor.width_of_overflow() == 0
     await expect(visitor.running).to_have_count(0)
     await expect(field(visitor.vm(SHOP), "last-dump")).to_contain_text("UTC")
@@ -64,9 +62,7 @@ async def test_the_table_of_vms_keeps_its_columns_when_a_dump_runs_and_ends(new_
     await visitor.live()
     columns = await widths(visitor)
     await visitor.dump_button(SHOP).click()
-    with capture_process(new_service, SHOP) as process:
-        await expect(visitor.page.locator('#jobs-list > [data-guest="paused"]')).to_be_visible()
-        process.stop()
+    async with visitor.held_while_the_guest_stands_still(SHOP):
         assert await widths(visitor) == columns
     await expect(field(visitor.vm(SHOP), "last-dump")).to_contain_text("UTC")
     await expect(visitor.dump_button(SHOP)).to_be_enabled()
