@@ -45,7 +45,7 @@ _KEEPALIVE_SEC, _KEEPALIVE_MISSES = 5, 3
 _CONNECT_SEC = 15.0
 _LATE_EVENT_SEC = 2.0
 _CALL_ENDS_SEC = 3.0
-_RESUME_FOR_SEC, _AGAIN_SEC = 4.0, 0.2
+_RESUME_FOR_SEC, _AGAIN_SEC = 3.0, 0.2
 
 # QEMU stops the guest for a memory dump whatever the flags are. Without VIR_DUMP_LIVE libvirtd stops it before that and
 # has to start it again; with it QEMU alone does both, so that a libvirtd which hangs or dies in between cannot leave the

@@ -49,14 +49,15 @@ async def test_daemon_that_hangs_is_told_and_answers_come_from_what_is_known(own
 
 
 async def test_daemon_that_hangs_for_a_while_in_a_capture_costs_nothing_but_time(own_scene: Scene, libvirtd: Process) -> None:
-    async with own_scene.visit() as visit, visit.held("capturing") as (job_id, process):
-        libvirtd.stop()
-        process.go_on()
-        await _hypervisor(visit, lambda state: state != "connected")
-        job = await visit.api.get(f"{JOBS}/{job_id}")
-        assert job["phase"] == "capturing"
-        libvirtd.go_on()
-        job = await visit.end_of(job_id)
+    async with own_scene.visit() as visit:
+        async with visit.held("capturing") as (job_id, process):
+            eventually(lambda: own_scene.virsh("domstate", IDLE.name) == "paused", "the dump has begun")
+            libvirtd.stop()
+            process.go_on()
+            await visit.feed.until(lambda message: message["type"] == "progress" and message["bytes_done"] > 0)
+            assert (await visit.api.get(f"{JOBS}/{job_id}"))["phase"] == "capturing"
+            libvirtd.go_on()
+            job = await visit.end_of(job_id)
         assert (job["phase"], job["error"]) == ("completed", None)
         await visit.assert_all_is_well()
 
