@@ -158,7 +158,7 @@ class _Parts:
             await store.open()
         await self._begin_view()
         self.changes.publish("hypervisor", self.hypervisor.status)
-        moving = [self._go(self.view.follow()), self._go(self.recorder.watch()), self._go(self.hypervisor.follow(self._connected))]
+        moving = [self._go(self.recorder.watch()), self._go(self.hypervisor.follow(self._connected))]
         with contextlib.suppress(TimeoutError):  # so that who asks first finds the inventory; without libvirt it starts, too
             await asyncio.wait_for(self.hypervisor.tried.wait(), _FIRST_TRY_SEC)
         yield

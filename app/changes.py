@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -64,18 +64,25 @@ class Changes:
         self._advances: dict[str, tuple[int, Advance]] = {}
         self._advance_number = 0
         self._subscriptions: set[Subscription] = set()
+        self._listeners: list[Callable[[Change | Advance], None]] = []
+
+    def listen(self, hear: Callable[[Change | Advance], None]) -> None:
+        """Call ``hear`` with everything in the moment that it is published: for what must never be behind."""
+        self._listeners.append(hear)
 
     def publish(self, topic: Topic, subject: object) -> None:
         """Tell everybody."""
         self.newest += 1
-        self._ring.append(Change(self.newest, topic, subject))
-        self._wake()
+        change = Change(self.newest, topic, subject)
+        self._ring.append(change)
+        self._tell(change)
 
     def advance(self, job_id: str, phase: Phase, progress: Progress) -> None:
         """Tell a job's progress to whoever is listening now."""
         self._advance_number += 1
-        self._advances[job_id] = (self._advance_number, Advance(job_id, phase, progress))
-        self._wake()
+        advance = Advance(job_id, phase, progress)
+        self._advances[job_id] = (self._advance_number, advance)
+        self._tell(advance)
 
     def ended(self, job_id: str) -> None:
         """The job has no progress any more."""
@@ -106,7 +113,9 @@ class Changes:
     def _lost(self, after: int) -> bool:
         return self.newest - after > HELD
 
-    def _wake(self) -> None:
+    def _tell(self, news: Change | Advance) -> None:
+        for hear in self._listeners:
+            hear(news)
         for subscription in self._subscriptions:
             subscription.news.set()
             if self._lost(subscription.after):

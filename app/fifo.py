@@ -11,6 +11,7 @@ the folder gone it cannot. (Seen with libvirt 9.0.0.)
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -86,12 +87,16 @@ def make_fifo(where: Rendezvous, capture_id: str) -> Fifo:
 def drop_fifo(folder: Path, *, settled: bool = False) -> None:
     """Take the FIFO away so that nobody blocks on it. Blocks for 200 ms unless ``settled``; harmless if it is gone.
 
-    A regular file in the FIFO's place, made by a libvirtd that came too late, goes too: it is never evidence.
+    A regular file in the FIFO's place, made by a libvirtd that came too late, goes too: it is never evidence. So does a
+    link, but not what it points at.
     """
     pipe = folder / PIPE_NAME
     reader: int | None = None
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    try:
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             pipe.unlink()

@@ -21,13 +21,9 @@ from app import __version__
 from app.capture.patience import Call, Patience
 from app.downtime import Downtime, Promise
 from app.errors import (
-    CaptureCancelled,
-    CaptureError,
     CaptureFailed,
-    CaptureTimedOut,
     DomainBusy,
     HostMemoryShort,
-    HypervisorError,
     HypervisorNotResponding,
     HypervisorRefused,
     HypervisorUnreachable,
@@ -42,7 +38,7 @@ T = TypeVar("T")
 _KEEPALIVE_SEC, _KEEPALIVE_MISSES = 5, 3
 _CONNECT_SEC = 15.0
 _RESTORE_SEC = 35.0  # libvirt waits 30 s for the domain's job lock
-_RESUME_FOR_SEC = 60.0
+_RESUME_FOR_SEC, _JOB_ENDS_SEC, _AGAIN_SEC = 60.0, 3.0, 0.2
 _LOOK_SEC = 8.0
 """How long libvirt may take to say how the guest is: less than the service grants a capture process beyond its time."""
 
@@ -198,26 +194,34 @@ class Guest:
     def run_on(self) -> bool:
         """Resume the guest if a dump left it standing; tried for a minute, for another program may hold a disk image and
         let go. Whether it had to be. Raises ``CaptureError`` if it cannot be resumed, ``CaptureTimedOut`` if libvirt hangs.
+
+        While libvirt works on it, on a dump of ours that is breaking off or for somebody else, it is left alone: it goes on
+        with the end of that.
         """
         if self.domain.state is DomainState.PAUSED:  # before the dump, by somebody's will
             return False
-        patience = self.connection.patience
-        patience.restart(_LOOK_SEC)
-        state, reason = self.state()
-        if state is not DomainState.PAUSED or reason not in _OURS:
-            return False
-        until = time.monotonic() + _RESUME_FOR_SEC
+        begun = time.monotonic()
         while True:
-            patience.restart(_LOOK_SEC)
-            try:
-                self.connection.call(self.raw.resume)
+            self.connection.patience.restart(_LOOK_SEC)
+            state, reason = self.state()
+            if state is not DomainState.PAUSED or reason not in _OURS:
+                return False
+            if self.connection.qemu and self.connection.call(functools.partial(_has_job, self.raw)):
+                if time.monotonic() > begun + _JOB_ENDS_SEC:
+                    return False
+            elif self._resumed(try_again=time.monotonic() < begun + _RESUME_FOR_SEC):
                 return True
-            except (HypervisorError, CaptureCancelled, CaptureTimedOut):
+            time.sleep(_AGAIN_SEC)
+
+    def _resumed(self, *, try_again: bool) -> bool:
+        """Whether ``resume`` succeeded. Raises why not unless ``try_again``."""
+        try:
+            self.connection.call(self.raw.resume)
+        except CaptureFailed:
+            if not try_again:
                 raise
-            except CaptureError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.5)
+            return False
+        return True
 
     def check_host_memory(self, xml: str) -> None:
         """Raises ``HostMemoryShort`` if reading the guest's shared memory could drive its host out of memory.

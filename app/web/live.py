@@ -57,14 +57,11 @@ async def feed(request: web.Request) -> web.StreamResponse:
     await socket.prepare(request)
     request.app[_OPEN].open.add(socket)
     try:
-        since = changes.number_of(request.query.get("since", ""))
-        snapshot = request.app[keys.VIEW].snapshot() if since is None else None
-        after = changes.number_of(snapshot.cursor) if snapshot else since
-        if after is None:  # the view is far behind: nothing can be promised
-            await socket.close(code=TOO_SLOW, message=b"Connect again.")
-            return socket
+        after, first = changes.number_of(request.query.get("since", "")), None
+        if after is None:
+            after, first = changes.newest, _first(request.app[keys.VIEW].snapshot(), topics)
         with changes.subscribe(after) as subscription:
-            await _serve(request, socket, subscription, topics, _first(snapshot, topics) if snapshot else None)
+            await _serve(request, socket, subscription, topics, first)
     finally:
         request.app[_OPEN].open.discard(socket)
     return socket

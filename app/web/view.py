@@ -1,8 +1,8 @@
 """What the first message of the live feed says, kept ready: the state of everything, folded from the changes.
 
-The view reads the changes like any subscriber and knows the cursor of the last one that it has taken in. A browser gets
-the view and then resumes from that cursor: so it misses nothing and hears nothing twice, without a lock, and however
-many browsers come, the stores are asked once, at the start.
+The view hears each change in the moment that it is published and knows its cursor. A browser gets the view and then
+resumes from that cursor: so it misses nothing and hears nothing twice, without a lock, and however many browsers come,
+the stores are asked once, at the start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from app.changes import Change, Changes
+from app.changes import Advance, Change, Changes
 from app.model import Activity, DumpRecord, Job, Phase, Stats
 from app.web import wire
 
@@ -35,7 +35,7 @@ class Snapshot:
 
 
 class View:
-    """The state as the wire shows it. ``follow`` keeps it up to date for ever."""
+    """The state as the wire shows it, from ``begin`` on."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
@@ -49,24 +49,21 @@ class View:
         self._snapshot: Snapshot | None = None
 
     def begin(self, *, jobs: Sequence[Job], records: Sequence[DumpRecord], stats: Stats, activity: Sequence[Activity]) -> None:
-        """Take in what the stores hold, each newest first, before anything is published."""
+        """Take in what the stores hold, each newest first, and hear what is published from now on."""
         self._jobs = {job.job_id: wire.job(job) for job in reversed(jobs[:NEWEST_JOBS])}
         self._records.extend(wire.record(record) for record in records[:NEWEST_RECORDS])
         self._activity.extend(wire.activity(line) for line in activity[:NEWEST_ACTIVITY])
         self._stats = wire.stats(stats)
+        self._seen = self._changes.newest  # what was told before is in the stores
+        self._changes.listen(self._hear)
 
-    async def follow(self) -> None:
-        """Fold the changes in, until cancelled."""
-        with self._changes.subscribe(self._seen) as subscription:
-            while True:
-                changes, advances = await subscription.next()
-                for change in changes:
-                    self._fold(change)
-                for advance in advances:
-                    if advance.job_id in self._jobs:
-                        progress = msgspec.to_builtins(advance.progress)
-                        self._jobs[advance.job_id] = {**self._jobs[advance.job_id], "progress": progress}
-                self._snapshot = None
+    def _hear(self, news: Change | Advance) -> None:
+        if isinstance(news, Change):
+            self._fold(news)
+        elif news.job_id in self._jobs:
+            progress = msgspec.to_builtins(news.progress)
+            self._jobs[news.job_id] = {**self._jobs[news.job_id], "progress": progress}
+        self._snapshot = None
 
     def snapshot(self) -> Snapshot:
         """Everything as it is now; made once for all who ask between two changes."""

@@ -101,7 +101,7 @@ async def assert_record_is_true(visitor: Visitor) -> None:
     await expect(field(record, "sha256")).to_have_text(shown[:12])
     for name in ("time", "duration", "pause", "raw-size", "stored-size"):
         await expect(field(record, name)).not_to_have_text("–")
-    await expect(field(record, "raw-size")).to_have_text("768 MiB")
+    await expect(field(record, "raw-size")).to_have_text("512 MiB")
 
 
 async def unpacked_sha256(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
@@ -9,6 +11,8 @@ from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, 
 from app.application import make_login_url
 from app.config import Settings
 from demo import Guest
+from tests.faults.processes import Process
+from tests.faults.scene import capture_process
 from tests.service import Service
 
 HOME = "/memory-dumps"
@@ -61,6 +65,11 @@ class Visitor:
         """Wait until the page follows the service."""
         await expect(self.page.locator("#connection")).to_have_attribute("data-connection", "live")
 
+    async def close(self) -> None:
+        """Before its service ends, which would be a trouble. Nothing may have gone wrong."""
+        await self.assert_untroubled()
+        await self.context.close()
+
     def expect_trouble(self, *pieces: str) -> None:
         """What a browser says of a refusal or an outage that the test is about: a piece of each line."""
         self._expected += pieces
@@ -76,6 +85,18 @@ class Visitor:
         """By how many pixels the page would scroll sideways."""
         found: int = await self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         return found
+
+    async def until(self, expression: str, argument: str) -> None:
+        """Look once a frame until the function ``expression`` of ``argument`` holds: for what is over in a moment."""
+        await self.page.wait_for_function(expression, arg=argument)
+
+    @contextlib.asynccontextmanager
+    async def held_while_the_guest_stands_still(self, guest: Guest) -> AsyncIterator[Process]:
+        """A dump, asked for already, whose capture process is stopped as soon as the page says that the guest stands still."""
+        with capture_process(self.service, guest) as process:
+            await self.until("(uuid) => document.querySelector(`[data-job-uuid='${uuid}'][data-guest='paused']`)", guest.uuid)
+            process.stop()
+            yield process
 
     # --- the page's parts
 

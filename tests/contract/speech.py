@@ -84,10 +84,19 @@ class Api:
         return await self.post(TRIGGER, body, status, headers)
 
     async def dump(self, *vm_ids: str, **more: Any) -> list[Message]:
-        """Trigger, wait for the end of every job; the jobs as they ended, in the order of the answer."""
-        scheduled = await self.trigger(*vm_ids, **more)
-        ends = await self.ended(job["job_id"] for job in scheduled["jobs"])
-        return [ends[job["job_id"]] for job in scheduled["jobs"]]
+        """Trigger, and wait until every job has ended and the activity log says so; the jobs, in the order of the answer."""
+        async with self.feed("topics=job,activity") as feed:
+            await feed.next()
+            job_ids = [job["job_id"] for job in (await self.trigger(*vm_ids, **more))["jobs"]]
+            ends: dict[str, Message] = {}
+            untold = set(job_ids)
+            while untold:
+                message = await feed.next()
+                if message["type"] == "job" and message["job"]["phase"] in FINAL:
+                    ends[message["job"]["job_id"]] = message["job"]
+                elif message["type"] == "activity" and message["activity"]["job_id"] in ends:
+                    untold.discard(message["activity"]["job_id"])
+            return [ends[job_id] for job_id in job_ids]
 
     async def ended(self, job_ids: Iterable[str]) -> dict[str, Message]:
         """Wait for the end of these jobs, as the feed tells it."""

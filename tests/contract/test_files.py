@@ -73,8 +73,8 @@ async def test_the_manifest_has_the_contracts_names_in_its_order_and_is_the_reco
 
 
 async def test_a_taken_name_gets_a_number_and_nothing_is_overwritten(api: Api) -> None:
-    paths = [(await dumped(api, compression="none"))[0] for _ in range(6)]
-    assert len(set(paths)) == 6
+    paths = [(await dumped(api, compression="none"))[0] for _ in range(3)]
+    assert len(set(paths)) == 3
     for path in paths:
         stem, _, again = path.name.removesuffix(".mem").partition("-")
         assert (path.with_name(f"{stem}.mem")).exists()

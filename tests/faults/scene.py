@@ -52,9 +52,12 @@ class Scene:
         assert ran.returncode == 0, ran.stderr
         return ran.stdout.strip()
 
-    def has_job(self) -> bool:
-        """Whether libvirt works on the guest. A dump that broke off and has not ended yet makes the question itself fail."""
-        return self._virsh("domjobinfo", self.guest.name).stdout.split() != ["Job", "type:", "None"]
+    def has_job(self, guest: Guest | None = None) -> bool:
+        """Whether libvirt works on the guest, or on another one.
+
+        A dump that broke off and has not ended yet makes the question itself fail.
+        """
+        return self._virsh("domjobinfo", (guest or self.guest).name).stdout.split() != ["Job", "type:", "None"]
 
     def _virsh(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = ["virsh", "--quiet", "--connect", self.lab.uri, *words]
@@ -113,7 +116,8 @@ class Visit:
     async def held(self, phase: str, guest: Guest | None = None, **wish: object) -> AsyncIterator[tuple[str, Process]]:
         """A job whose capture process stands still in ``phase``; its id and that process, which goes on after this block.
 
-        A phase can be over before the process hears of SIGSTOP: then that dump is let through, and the next one tried.
+        A phase can be over before the process hears of SIGSTOP, or have begun by its word alone: then that dump is let
+        through, and the next one tried.
         """
         for _ in range(_TRIES):
             job_id = await self.start(guest, **wish)
@@ -121,19 +125,19 @@ class Visit:
                 if phase != "preparing":
                     await self.reaches(job_id, phase)
                 process.stop()
-                if await self._is_in(phase, job_id):
+                if await self._is_in(phase, job_id, guest):
                     yield job_id, process
                     return
             if (await self.api.get(f"{JOBS}/{job_id}"))["phase"] not in FINAL:
                 await self.end_of(job_id)
         raise AssertionError(f"no capture could be held in {phase}")
 
-    async def _is_in(self, phase: str, job_id: str) -> bool:
-        """Whether it is there in earnest: from its manifest on a dump exists, whatever has been told of it."""
+    async def _is_in(self, phase: str, job_id: str, guest: Guest | None) -> bool:
+        """Whether it is there in earnest: libvirt is at its dump, or no manifest yet says that the dump exists."""
         now = (await self.api.get(f"{JOBS}/{job_id}"))["phase"]
         known = {record["dump_path"] for record in (await self.api.get(RECORDS))["records"]}
         manifests = {str(path).removesuffix(MANIFEST) for path in self.scene.service.dump_dir.glob(f"*{MANIFEST}")}
-        return bool(now == phase) and manifests <= known
+        return bool(now == phase) and manifests <= known and (phase != "capturing" or self.scene.has_job(guest))
 
     async def assert_all_is_well(self) -> None:
         """Nothing is left of a fault, and what there was before is there still."""
@@ -179,7 +183,7 @@ def staged(folder: Path, lab: PrivateLibvirt, guest: Guest, **settings: str) -> 
     environment = service_environment(folder, LIBVIRT_URI=lab.uri, **settings)
     dump_dir = Path(environment["DUMP_DIR"])
     dump_dir.mkdir(parents=True, exist_ok=True)
-    made = memdump(environment, guest.name)
+    made = memdump(environment, "--timeout-sec=0", guest.name)
     assert made.returncode == 0, made.stderr
     (manifest,) = dump_dir.glob(f"*{MANIFEST}")
     earlier = json.loads(manifest.read_bytes())

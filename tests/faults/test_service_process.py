@@ -62,7 +62,7 @@ async def test_capture_process_that_outlived_its_service_is_ended_by_the_next_st
     assert "capture-process-ended" in scene.service.log_text()
 
 
-async def test_dump-sealed_while_its_service_was_dying_gets_its_record(scene: Scene) -> None:
+async def test_seal_that_ended_while_its_service_was_dying_gets_its_record(scene: Scene) -> None:
     before = _manifests(scene)
     async with scene.visit() as visit, visit.held("capturing") as (job_id, process):
         service = Process(scene.service.process.pid)
@@ -81,7 +81,7 @@ async def test_dump-sealed_while_its_service_was_dying_gets_its_record(scene: Sc
     assert record["dump_path"] in job["error"]["message"]
 
 
-async def test_dump-sealed_before_a_kill_keeps_its_job_and_record(scene: Scene) -> None:
+async def test_dump_that_was_sealed_before_a_kill_keeps_its_job_and_record(scene: Scene) -> None:
     async with scene.visit() as visit:
         job_id = await visit.start()
         job = await visit.end_of(job_id)

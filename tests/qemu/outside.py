@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import struct
 import subprocess
@@ -22,7 +21,10 @@ _VIRSH_SEC = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Capture:
-    """What a run of ``memdump.py --json`` said. ``peak_bytes`` is the most memory that it ever had (``ru_maxrss``)."""
+    """What a run of ``memdump.py --json`` said. ``peak_bytes`` is the most memory that it had while it said anything.
+
+    (``ru_maxrss`` would not do: the kernel counts there what the parent had, too.)
+    """
 
     code: int
     lines: list[Message]
@@ -43,10 +45,17 @@ def memdump(lab: PrivateLibvirt, folder: Path, guest: Guest, *words: str) -> Cap
     command = [sys.executable, str(ROOT / "scripts/memdump.py"), "--json", *words, guest.name]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lines = [json.loads(line) for line in process.stdout]
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return Capture(code=process.returncode, lines=lines, peak_bytes=usage.ru_maxrss * 1024)
+        lines, peak_bytes = [], 0
+        for line in process.stdout:
+            peak_bytes = max(peak_bytes, _peak_bytes(process.pid))
+            lines.append(json.loads(line))
+    return Capture(code=process.returncode, lines=lines, peak_bytes=peak_bytes)
+
+
+def _peak_bytes(pid: int) -> int:
+    """``VmHWM`` (proc(5)) of a process; 0 when it is gone."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) << 10 if found else 0
 
 
 def dumped(lab: PrivateLibvirt, folder: Path, guest: Guest, *words: str) -> Message:
