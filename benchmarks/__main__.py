@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import dump_time, event_loop, guest_pause, live_pause, live_time, parser, peak_memory
 from benchmarks.figures import RUNS, Figure
-from benchmarks.stage import BUSY, EMPTY, GUEST, LARGE, SECOND, Stage, stage
+from benchmarks.stage import GUEST, GUESTS, Stage, stage
 
 REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
@@ -35,7 +35,7 @@ CLAIMS: tuple[Callable[[Stage], Figure], ...] = (
 def main(names: Sequence[str]) -> int:
     """Measure the claims whose name contains one of ``names``, or all; only a whole run is written down."""
     chosen = [claim for claim in CLAIMS if not names or any(name in claim.__qualname__ for name in names)]
-    with tempfile.TemporaryDirectory(prefix="memdump-bench-") as folder, stage(Path(folder), (GUEST, SECOND, LARGE, EMPTY, BUSY)) as on:
+    with tempfile.TemporaryDirectory(prefix="memdump-bench-") as folder, stage(Path(folder), GUESTS) as on:
         figures = []
         for claim in chosen:
             figures.append(claim(on))

@@ -41,17 +41,16 @@ def _floor(on: Stage) -> float:
         os.set_blocking(reader, True)
         connection = connect(on.lab.uri, Patience())
         guest = connection.guest(GUEST.name)
-        meter = PauseMeter(guest)
         # Held open for writing until dd reads, for dd would take a FIFO without a writer for one that has ended.
         writer = os.open(path, os.O_WRONLY)
         discard = subprocess.Popen(["dd", "of=/dev/null", "bs=1M", "status=none"], stdin=reader)
-        guest.raw.coreDumpWithFormat(
-            str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY | libvirt.VIR_DUMP_LIVE
-        )
-        os.close(writer)
-        discard.wait()
-        stops = meter.stops()
-        meter.close()
+        with PauseMeter(guest) as meter:
+            guest.raw.coreDumpWithFormat(
+                str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY | libvirt.VIR_DUMP_LIVE
+            )
+            os.close(writer)
+            discard.wait()
+            stops = meter.stops()
         connection.close()
     finally:
         os.close(reader)

@@ -46,7 +46,8 @@ def of_a_spool(on: Stage) -> Figure:
 def _peak_mib(on: Stage, guest: Guest, mode: str, **settings: str) -> float:
     dumps = on.folder / "peak"
     dumps.mkdir(exist_ok=True)
-    words = [sys.executable, "scripts/memdump.py", "--no-record", f"--mode={mode}", f"--uri={on.lab.uri}", f"--dump-dir={dumps}", guest.name]
+    options = ["--no-record", f"--mode={mode}", f"--uri={on.lab.uri}", f"--dump-dir={dumps}"]
+    words = [sys.executable, "scripts/memdump.py", *options, guest.name]
     silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
     pid = os.posix_spawn(words[0], words, {**os.environ, **settings}, file_actions=silent)
     _, status, usage = os.wait4(pid, 0)

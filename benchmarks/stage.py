@@ -22,6 +22,7 @@ SECOND = Guest(name="vm-bench-02", vmid="902", memory_mib=1024, text_mib=64, ran
 LARGE = Guest(name="vm-bench-03", vmid="903", memory_mib=3584, text_mib=64, random_mib=300)
 EMPTY = Guest(name="vm-bench-04", vmid="904", memory_mib=3584, text_mib=16, random_mib=16)
 BUSY = Guest(name="vm-bench-05", vmid="905", memory_mib=1024, text_mib=64, random_mib=64, rewrites_mib=200)
+GUESTS = (GUEST, SECOND, LARGE, EMPTY, BUSY)
 _JOB_SEC = 300.0
 
 Dumped = tuple[float, list[dict[str, Any]]]
