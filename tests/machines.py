@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.capture.migration import Block, Field, Machine, Section
+from app.capture.migration import Block, Field, Machine, Section, State
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -76,3 +76,46 @@ def dimm(slot: int, size: int, base: int, *, alias: str = "", model: str = "dimm
         f"<memory model='{model}'><target><size unit='KiB'>{size >> 10}</size><node>0</node></target>"
         f"<alias name='{alias or f'{model}{slot}'}'/><address type='dimm' slot='{slot}' base='{base:#x}'/></memory>"
     )
+
+
+def numbers(name: str, *values: int, size: int = 8) -> Field:
+    """A field of one number or more."""
+    content = b"".join(value.to_bytes(size, "big") for value in values)
+    return Field(name=name, kind=f"uint{size * 8}", count=len(values), content=content, elements=())
+
+
+def vcpu_section(number: int, *, long_mode: bool = True, cr0: int = 300, cr3: int = 303, cr4: int = 304) -> Section:
+    """A virtual CPU whose every register has a number of its own.
+
+    General registers 100 to 115 in the processor's order; selectors from 10 on, bases from 1000, limits from 2000, flags
+    from 3000, in the order es cs ss ds fs gs ldt tr gdt idt; control registers from 300 on.
+    """
+    segments = [
+        State(
+            name="segment",
+            version=1,
+            fields=(
+                numbers("selector", 10 + index, size=4),
+                numbers("base", 1000 + index),
+                numbers("limit", 2000 + index, size=4),
+                numbers("flags", 3000 + index, size=4),
+            ),
+            subsections=(),
+        )
+        for index in range(10)
+    ]
+    fields = (
+        numbers("env.regs", *range(100, 116)),
+        numbers("env.eip", 200),
+        numbers("env.eflags", 201),
+        numbers("env.hflags", 0x4000 if long_mode else 0, size=4),
+        _struct("env.segs", *segments[:6]),
+        *(_struct(f"env.{name}", segment) for name, segment in zip(("ldt", "tr", "gdt", "idt"), segments[6:], strict=True)),
+        *(numbers(f"env.cr[{index}]", value) for index, value in ((0, cr0), (2, 302), (3, cr3), (4, cr4))),
+        numbers("env.kernelgsbase", 999),
+    )
+    return Section(name="cpu", version=12, fields=fields, subsections=(), instance=number, device="cpu")
+
+
+def _struct(name: str, *elements: State) -> Field:
+    return Field(name=name, kind="struct", count=len(elements), content=b"", elements=elements)
