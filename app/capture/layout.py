@@ -26,6 +26,8 @@ _PLAIN = re.compile(r"(?:/objects/)?pc\.ram")
 _NODE = re.compile(r"(?:/objects/)?ram-node(\d+)")
 _DIMM = re.compile(r"(?:/objects/)?(mem.*dimm\d+|memua-.*)")
 _FIRMWARE = ("pc.bios", "pc.rom", "isa-bios")
+_TPM = ("tpm-crb-cmd", "tpm-ppi")  # the second is for firmware and in no dump of QEMU's
+_TPM_COMMANDS = Range(0xFED40080, 0xF80, "tpm-crb-cmd", 0)
 _VIDEO = {
     "vga": {"vga.vram": 0},
     "virtio-vga": {"vga.vram": 0},
@@ -65,7 +67,7 @@ def layout_from_header(header: CoreHeader, machine: Machine, blocks: Sequence[Bl
     told = without(loads, *WINDOW)
     dimms = list(_dimms(sizes, memory))
     placed = _placed(main, _low_told(main, loads, dimms))
-    possible = [*placed, *dimms, *_bios(sizes), *_regions(machine, sizes)]
+    possible = [*placed, *dimms, *_fixed(sizes), *_regions(machine, sizes)]
     found = [_in_one(each, possible) for each in told]
     _nothing_is_missing(found, placed, dimms, chipset)
     seen = [each for each in placed if each.physical < WINDOW[1]]
@@ -123,13 +125,13 @@ def _others(machine: Machine, sizes: dict[str, int], memory: DomainMemory) -> li
     for name in sizes:
         if name.startswith("system.flash") or name == "isa-bios":
             raise unknown("it has UEFI firmware, which may take some of its memory away")
-        if not (_is_main(name) or name in _FIRMWARE or _DIMM.fullmatch(name) or _is_rom(name) or name in video):
+        if not (_is_main(name) or name in (*_FIRMWARE, *_TPM) or _DIMM.fullmatch(name) or _is_rom(name) or name in video):
             raise unknown(f"it has a RAM block {name!r} of {sizes[name]} bytes, which no rule covers")
     for name in filter(_is_rom, sizes):
         config = config_space(machine, _owner(machine, name))
         if config is not None and rom_address(config, sizes[name]) is not None:
             raise unknown(f"the option ROM {name} is switched on")
-    return [*_dimms(sizes, memory), *_bios(sizes), *(each for each in video.values() if each)]
+    return [*_dimms(sizes, memory), *_fixed(sizes), *(each for each in video.values() if each)]
 
 
 def _complete(chipset: Chipset, placed: list[Range], others: list[Range], sizes: dict[str, int]) -> tuple[Range, ...]:
@@ -142,10 +144,12 @@ def _firmware(sizes: dict[str, int]) -> dict[str, int]:
     return {name: sizes[name] for name in _FIRMWARE if name in sizes}
 
 
-def _bios(sizes: dict[str, int]) -> Iterator[Range]:
-    """A BIOS ends where 4 GiB end."""
+def _fixed(sizes: dict[str, int]) -> Iterator[Range]:
+    """What always lies at one place: a BIOS ends where 4 GiB end, and a TPM's commands follow its registers."""
     if "pc.bios" in sizes:
         yield Range(FOUR_GIB - sizes["pc.bios"], sizes["pc.bios"], "pc.bios", 0)
+    if "tpm-crb-cmd" in sizes:
+        yield _TPM_COMMANDS
 
 
 def _dimms(sizes: dict[str, int], memory: DomainMemory) -> Iterator[Range]:

@@ -136,6 +136,32 @@ def test_option_roms_and_tables_have_no_range() -> None:
     assert layout(machine, blocks(GIB, NIC, behind_a_port), domain(GIB)) == plain(GIB, GIB)
 
 
+def test_a_tpms_commands_have_a_range_at_their_fixed_place() -> None:
+    tpm = (Block("tpm-crb-cmd", 4 * KIB), Block("tpm-ppi", 4 * KIB))
+    assert Range(0xFED40080, 0xF80, "tpm-crb-cmd", 0) in layout(q35(), blocks(GIB, *tpm), domain(GIB))
+
+
+def test_old_machine_types_say_that_backends_are_objects() -> None:
+    nodes = (Block("/objects/ram-node1", GIB), Block("/objects/ram-node0", GIB), Block("/objects/memdimm0", GIB))
+    xml = domain(3 * GIB, nodes=(GIB, GIB), dimms=dimm(0, GIB, 4 * GIB))
+    found = layout(i440fx(), blocks(*nodes), xml)
+    assert [(each.block, each.physical) for each in found if each.block.startswith("/objects/")] == [
+        ("/objects/ram-node0", 0),
+        ("/objects/ram-node1", GIB),
+        ("/objects/memdimm0", 4 * GIB),
+    ]
+
+
+def test_old_machine_types_call_video_memory_by_no_path() -> None:
+    machine = q35(pci("0000:00:01.0", "vga", config(bars=(0xFD000008,))), name="pc-q35-2.12")
+    found = layout(machine, blocks(GIB, Block("vga.vram", 16 * MIB)), domain(GIB))
+    assert Range(0xFD000000, 16 * MIB, "vga.vram", 0) in found
+    assert Range(0, 0xA0000, "pc.ram", 0) in found
+
+
+BEHIND_A_BRIDGE = "0000:00:02.0:00.0:01.0"
+SECOND_VIDEO = Block(f"{BEHIND_A_BRIDGE}/qxl.vgavram", 64 * MIB)
+
 MYSTERY = Block("ivshmem", 64 * MIB)
 NVDIMM = dimm(0, GIB, 4 * GIB, model="nvdimm")
 
@@ -155,6 +181,7 @@ NVDIMM = dimm(0, GIB, 4 * GIB, model="nvdimm")
         (q35(), blocks(GIB, MYSTERY), domain(GIB), "'ivshmem' of 67108864 bytes"),
         (q35(), blocks(GIB, VGA), domain(GIB), "vga.vram"),
         (q35(pci("0000:00:01.0", "cirrus_vga", config())), blocks(GIB, VGA), domain(GIB), "vga.vram"),
+        (q35(pci(BEHIND_A_BRIDGE, "qxl", config())), blocks(GIB, SECOND_VIDEO), domain(GIB), "is mapped is not known"),
         (q35(section("0000:00:01.0/vga", "vga")), blocks(GIB, VGA), domain(GIB), "is mapped is not known"),
         (
             q35(pci("0000:00:01.0", "vga", config(bars=(0x10000008,)))),
@@ -255,6 +282,13 @@ def test_a_devices_memory_is_found_at_its_region() -> None:
     machine = i440fx(pci("0000:00:01.0", "cirrus_vga", config(bars=(0xFC000008, 0xFEBD0000))))
     told = header((0, 0xA0000), (0xC0000, GIB), (0xFC000000, 0xFD000000), (BIOS.physical, 4 * GIB))
     assert Range(0xFC000000, 16 * MIB, VGA.name, 0) in layout_from_header(told, machine, blocks(GIB, VGA), domain(GIB))
+
+
+def test_a_device_behind_a_bridge_is_found_if_qemu_shows_its_region() -> None:
+    machine = q35(pci(BEHIND_A_BRIDGE, "qxl", config(bars=(0xEC000008,))))
+    told = header((0, GIB), (0xEC000000, 0xF0000000), (BIOS.physical, 4 * GIB))
+    found = layout_from_header(told, machine, blocks(GIB, SECOND_VIDEO), domain(GIB))
+    assert found == (Range(0, GIB, "pc.ram", 0), Range(0xEC000000, 64 * MIB, SECOND_VIDEO.name, 0), BIOS)
 
 
 @pytest.mark.parametrize(
