@@ -314,7 +314,13 @@ def test_two_blocks_for_one_range_are_a_doubt() -> None:
         layout_from_header(header((0, GIB), (0xFC000000, 0xFD000000)), q35(*devices), stream, domain(GIB))
 
 
-def test_devices_of_the_host_are_refused_before_anything_is_read() -> None:
-    refuse_passthrough("vm", domain(GIB, devices="<hostdev type='usb'/>"))
+@pytest.mark.parametrize(
+    "device", ["<hostdev mode='subsystem' type='pci'/>", "<hostdev type='mdev'/>", "<interface type='hostdev'/>"]
+)
+def test_devices_of_the_host_are_refused_before_anything_is_read(device: str) -> None:
     with pytest.raises(LiveNotPossible, match="a device of the host"):
-        refuse_passthrough("vm", domain(GIB, devices="<hostdev mode='subsystem' type='pci'/>"))
+        refuse_passthrough("vm", domain(GIB, devices=device))
+
+
+def test_usb_devices_of_the_host_and_plain_networks_are_none_that_matter() -> None:
+    refuse_passthrough("vm", domain(GIB, devices="<hostdev type='usb'/><interface type='network'/>"))
