@@ -37,13 +37,14 @@ def rendezvous(uri: str, dump_dir: Path) -> Rendezvous:
 
     ``DUMP_DIR``, unless libvirtd runs as another user (``qemu:///session?socket=…`` whose socket belongs to somebody
     else): that user may not reach ``DUMP_DIR`` and refuses a FIFO which is not its own, but reaches the folder of its
-    own socket.
+    own socket. (libvirtd as root takes everything. The socket of another host is not ours to look at.)
     """
-    socket = parse_qs(urlsplit(uri).query).get("socket")
-    if socket:
+    split = urlsplit(uri)
+    socket = parse_qs(split.query).get("socket")
+    if socket and not split.netloc:
         with contextlib.suppress(OSError):
             owner = Path(socket[0]).stat().st_uid
-            if owner != os.geteuid():
+            if owner not in (0, os.geteuid()):
                 return Rendezvous(Path(socket[0]).parent, owner)
     return Rendezvous(dump_dir, None)
 

@@ -10,5 +10,10 @@ PYTHON_PACKAGES=(python3 python3-dev python3-venv)
 # A private libvirt with small guests. libvirt-daemon-system is not among them: it would bring units, and a default network.
 DEMO_PACKAGES=(busybox-static cpio libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86)
 
-# Tests: a browser, programs that open a dump, a linter for the scripts.
-DEV_PACKAGES=(binutils chromium fonts-dejavu-core gzip libvirt-clients lz4 ovmf qemu-utils shellcheck zstd)
+# Tests: a browser, programs that open a dump, a linter for the scripts; netcat, by which libvirt reaches a socket over SSH.
+DEV_PACKAGES=(
+  binutils chromium fonts-dejavu-core gzip libvirt-clients libwrap0 lz4 netcat-openbsd ovmf qemu-utils shellcheck zstd
+)
+
+# An SSH server for tests. It is not installed, which would start it, but unpacked; it needs libwrap0.
+SSHD_PACKAGE=openssh-server

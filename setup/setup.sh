@@ -3,9 +3,9 @@
 #
 #   service  Debian packages to build libvirt-python, and .venv from requirements.lock
 #   demo     the same, and a libvirt with QEMU (no service of which is started), its user, and a kernel for the guests
-#   dev      the same, and what the tests need: requirements-dev.lock, a browser
+#   dev      the same, and what the tests need: requirements-dev.lock, a browser, an SSH server (which is not started)
 #
-# With nothing to do it only looks: at dpkg's list, at one stamp, at two files.
+# With nothing to do it only looks: at dpkg's list, at one stamp, at three files.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=setup/packages.sh
@@ -15,6 +15,7 @@ readonly LEVEL="${1:-service}"
 readonly VENV=".venv"
 readonly DEMO_USER="memdump-demo"
 readonly KERNEL="var/demo/vmlinuz"
+readonly SSHD_TREE="var/tests/openssh"
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
 
@@ -110,6 +111,27 @@ prepare_demo() {
   fi
 }
 
+# Unpacked, not installed: nobody who runs tests wants a server that starts with the machine.
+fetch_sshd() {
+  local folder
+  mkdir --parents "$(dirname "$SSHD_TREE")"
+  folder="$(mktemp --directory "$(dirname "$SSHD_TREE")/.fetch-XXXXXX")"
+  (cd "$folder" && apt-get download --quiet --quiet -o APT::Sandbox::User=root "$SSHD_PACKAGE" && dpkg --extract ./*.deb tree)
+  mv "$folder/tree" "$SSHD_TREE"
+  rm --recursive "$folder"
+}
+
+prepare_tests() {
+  if [[ ! -x /usr/sbin/sshd && ! -x "$SSHD_TREE/usr/sbin/sshd" ]] && command -v apt-get > /dev/null; then
+    say "fetching an SSH server for the tests"
+    fetch_sshd
+  fi
+  if ((EUID == 0)) && ! id sshd > /dev/null 2>&1; then
+    say "adding the system user sshd, whom an SSH server run by root needs"
+    useradd --system --no-create-home --home-dir /run/sshd --shell /usr/sbin/nologin sshd
+  fi
+}
+
 main() {
   local packages
   case "$LEVEL" in service | demo | dev) ;; *) fail "usage: setup/setup.sh service | demo | dev" ;; esac
@@ -117,6 +139,7 @@ main() {
   install_packages "${packages[@]}"
   make_environment
   if [[ "$LEVEL" != service ]]; then prepare_demo; fi
+  if [[ "$LEVEL" == dev ]]; then prepare_tests; fi
 }
 
 main

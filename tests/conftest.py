@@ -17,7 +17,7 @@ import pytest
 
 T = TypeVar("T")
 
-pytest_plugins = ["tests.lab"]
+pytest_plugins = ["tests.lab", "tests.sshd"]
 
 RUN_NAME = "MEMORY_DUMPS_TEST_RUN"
 """Every process that this test run starts, grandchildren too, carries this name in its environment."""

@@ -20,7 +20,9 @@ _BLANK = bytes(1 << 20)
 class Pages(Protocol):
     """Where the blocks' bytes are; ``spool.Spool`` is one."""
 
-    block_list: tuple[Block, ...]
+    @property
+    def block_list(self) -> Sequence[Block]:
+        """The blocks, in the stream's order."""
 
     def read(self, block: int, offset: int, into: memoryview) -> None:
         """Copy the bytes of the block with this index from ``offset`` on."""

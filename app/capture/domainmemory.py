@@ -10,6 +10,7 @@ from app.capture.ranges import Range, unknown
 from app.errors import LiveNotPossible
 
 _QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+_PASSED_THROUGH = ("pci", "mdev", "hostdev", "vdpa")
 _DECIDES = re.compile(r"-m|-M|-machine|-numa|.*max-ram-below-4g.*", re.DOTALL)
 
 
@@ -54,11 +55,11 @@ def refuse_passthrough(name: str, domain_xml: str) -> None:
         root = ElementTree.fromstring(domain_xml)  # noqa: S314 - libvirt's own words
     except ElementTree.ParseError as error:
         raise LiveNotPossible(f"The XML of {name} is not understood ({error}).") from error
-    for device in root.findall("./devices/hostdev"):
-        if device.get("type") in ("pci", "mdev"):
+    for device in (*root.findall("./devices/hostdev"), *root.findall("./devices/interface")):
+        if device.get("type") in _PASSED_THROUGH:
             raise LiveNotPossible(
-                f"{name} has a device of the host ({device.get('type')}), so it cannot be captured while it runs. "
-                "Use the mode 'paused'. The guest was not touched."
+                f"{name} has a device of the host ({device.tag} of the type {device.get('type')}), so it cannot be captured "
+                "while it runs. Use the mode 'paused'. The guest was not touched."
             )
 
 

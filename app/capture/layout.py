@@ -11,23 +11,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from app.capture.chipset import FOUR_GIB, VGA_WINDOW, WINDOW, Chipset, chipset_of, low_bytes
+from app.capture.chipset import FOUR_GIB, WINDOW, Chipset, chipset_of, low_bytes
 from app.capture.domainmemory import DomainMemory, domain_memory, refuse_passthrough
 from app.capture.elfcore import PT_LOAD, CoreHeader
 from app.capture.machine import Machine
 from app.capture.migration import Block
-from app.capture.pci import bar_address, config_space, device_path, rom_address
+from app.capture.pci import bar_address, config_space, device_path, on_root_bus, rom_address
 from app.capture.ranges import Range, covered, joined, unknown, without
 
-_NODE = re.compile(r"ram-node(\d+)")
-_DIMM = re.compile(r"mem.*dimm\d+|memua-.*")
+# Machine types before 4.0 put "/objects/" before the names of some.
+_PLAIN = re.compile(r"(?:/objects/)?pc\.ram")
+_NODE = re.compile(r"(?:/objects/)?ram-node(\d+)")
+_DIMM = re.compile(r"(?:/objects/)?(mem.*dimm\d+|memua-.*)")
 _FIRMWARE = ("pc.bios", "pc.rom", "isa-bios")
+_TPM = ("tpm-crb-cmd", "tpm-ppi")  # the second is for firmware and in no dump of QEMU's
+_TPM_COMMANDS = Range(0xFED40080, 0xF80, "tpm-crb-cmd", 0)
 _VIDEO = {
     "vga": {"vga.vram": 0},
     "virtio-vga": {"vga.vram": 0},
     "bochs-display": {"bochs-display-vram": 0},
-    "qxl": {"vga.vram": 0, "qxl.vram": 1, "qxl.vrom": 2},
+    "qxl": {"vga.vram": 0, "qxl.vgavram": 0, "qxl.vram": 1, "qxl.vrom": 2},
 }
 """By the name of the device's section: its blocks, and the number of the PCI region through which each is seen whole."""
 
@@ -62,7 +67,7 @@ def layout_from_header(header: CoreHeader, machine: Machine, blocks: Sequence[Bl
     told = without(loads, *WINDOW)
     dimms = list(_dimms(sizes, memory))
     placed = _placed(main, _low_told(main, loads, dimms))
-    possible = [*placed, *dimms, *_bios(sizes), *_regions(machine, sizes)]
+    possible = [*placed, *dimms, *_fixed(sizes), *_regions(machine, sizes)]
     found = [_in_one(each, possible) for each in told]
     _nothing_is_missing(found, placed, dimms, chipset)
     seen = [each for each in placed if each.physical < WINDOW[1]]
@@ -77,15 +82,16 @@ def _sizes(blocks: Sequence[Block]) -> dict[str, int]:
 def _main(sizes: dict[str, int]) -> list[Block]:
     """The guest's plain memory: one block, or one for each NUMA node, by its number. (The stream orders them by size.)"""
     nodes = sorted((int(found[1]), name) for name in sizes if (found := _NODE.fullmatch(name)))
-    if "pc.ram" in sizes and not nodes:
-        return [Block("pc.ram", sizes["pc.ram"])]
-    if not nodes or "pc.ram" in sizes or [number for number, _ in nodes] != list(range(len(nodes))):
+    plain = [Block(name, size) for name, size in sizes.items() if _PLAIN.fullmatch(name)]
+    if len(plain) == 1 and not nodes:
+        return plain
+    if not nodes or plain or [number for number, _ in nodes] != list(range(len(nodes))):
         raise unknown(f"its memory is not in blocks as is known ({', '.join(sizes)})")
     return [Block(name, sizes[name]) for _, name in nodes]
 
 
 def _is_main(name: str) -> bool:
-    return name == "pc.ram" or _NODE.fullmatch(name) is not None
+    return _PLAIN.fullmatch(name) is not None or _NODE.fullmatch(name) is not None
 
 
 def _agree(main: list[Block], memory: DomainMemory) -> None:
@@ -95,7 +101,7 @@ def _agree(main: list[Block], memory: DomainMemory) -> None:
         raise unknown(memory.strange)
     if total != memory.plain_bytes:
         raise unknown(f"the stream has {total} bytes of memory, and its XML says {memory.plain_bytes}")
-    if main[0].name != "pc.ram" and tuple(block.size_bytes for block in main) != memory.nodes:
+    if _NODE.fullmatch(main[0].name) and tuple(block.size_bytes for block in main) != memory.nodes:
         raise unknown("the sizes of its NUMA nodes are not those in its XML")
     if total > _MOST_BYTES or memory.most_bytes > _MOST_BYTES:
         raise unknown(f"it may have more than {_MOST_BYTES >> 30} GiB")
@@ -119,14 +125,13 @@ def _others(machine: Machine, sizes: dict[str, int], memory: DomainMemory) -> li
     for name in sizes:
         if name.startswith("system.flash") or name == "isa-bios":
             raise unknown("it has UEFI firmware, which may take some of its memory away")
-        if not (_is_main(name) or name in _FIRMWARE or _DIMM.fullmatch(name) or _is_rom(name) or name in video):
+        if not (_is_main(name) or name in (*_FIRMWARE, *_TPM) or _DIMM.fullmatch(name) or _is_rom(name) or name in video):
             raise unknown(f"it has a RAM block {name!r} of {sizes[name]} bytes, which no rule covers")
     for name in filter(_is_rom, sizes):
-        path = device_path(name)
-        config = config_space(machine, path) if path else None
+        config = config_space(machine, _owner(machine, name))
         if config is not None and rom_address(config, sizes[name]) is not None:
             raise unknown(f"the option ROM {name} is switched on")
-    return [*_dimms(sizes, memory), *_bios(sizes), *(each for each in video.values() if each)]
+    return [*_dimms(sizes, memory), *_fixed(sizes), *(each for each in video.values() if each)]
 
 
 def _complete(chipset: Chipset, placed: list[Range], others: list[Range], sizes: dict[str, int]) -> tuple[Range, ...]:
@@ -139,20 +144,23 @@ def _firmware(sizes: dict[str, int]) -> dict[str, int]:
     return {name: sizes[name] for name in _FIRMWARE if name in sizes}
 
 
-def _bios(sizes: dict[str, int]) -> Iterator[Range]:
-    """A BIOS ends where 4 GiB end."""
+def _fixed(sizes: dict[str, int]) -> Iterator[Range]:
+    """What always lies at one place: a BIOS ends where 4 GiB end, and a TPM's commands follow its registers."""
     if "pc.bios" in sizes:
         yield Range(FOUR_GIB - sizes["pc.bios"], sizes["pc.bios"], "pc.bios", 0)
+    if "tpm-crb-cmd" in sizes:
+        yield _TPM_COMMANDS
 
 
 def _dimms(sizes: dict[str, int], memory: DomainMemory) -> Iterator[Range]:
     """Those in the stream. The XML may know of one more, or still of one that is being pulled out: then they do not agree."""
-    if {dimm.block for dimm in memory.dimms} != {name for name in sizes if _DIMM.fullmatch(name)}:
+    blocks = {found[1]: name for name in sizes if (found := _DIMM.fullmatch(name))}
+    if {dimm.block for dimm in memory.dimms} != set(blocks):
         raise unknown("the DIMMs in the stream are not those in its XML")
     for dimm in memory.dimms:
-        if sizes[dimm.block] != dimm.size_bytes:
+        if sizes[blocks[dimm.block]] != dimm.size_bytes:
             raise unknown(f"the size of {dimm.block} is not the one in its XML")
-        yield dimm
+        yield replace(dimm, block=blocks[dimm.block])
 
 
 def _is_rom(name: str) -> bool:
@@ -161,12 +169,20 @@ def _is_rom(name: str) -> bool:
 
 
 def _has_vga(sizes: dict[str, int]) -> bool:
-    return any(name.endswith("/vga.vram") for name in sizes)
+    return any(name.rpartition("/")[2] == "vga.vram" for name in sizes)
+
+
+def _owner(machine: Machine, name: str) -> str:
+    """The path of the device that owns a block. Machine types before 3.0 call video memory by no path: it has one owner."""
+    if name == "vga.vram":
+        owners = {section.name.rpartition("/")[0] for section in machine.sections if section.name.rpartition("/")[2] in _VIDEO}
+        return owners.pop() if len(owners) == 1 else ""
+    return device_path(name) or ""
 
 
 def _video_region(machine: Machine, name: str) -> int | None:
     """The number of the PCI region through which a block of video memory is seen."""
-    path, _, block = name.partition("/")
+    path, block = _owner(machine, name), name.rpartition("/")[2]
     for device, regions in _VIDEO.items():
         if block in regions and any(section.name == f"{path}/{device}" for section in machine.sections):
             return regions[block]
@@ -175,9 +191,9 @@ def _video_region(machine: Machine, name: str) -> int | None:
 
 def _video(machine: Machine, name: str, size_bytes: int) -> Range | None:
     """Where a block of video memory is seen now; None if nowhere, as before firmware has set the device up."""
-    config = config_space(machine, name.partition("/")[0])
-    region = _video_region(machine, name)
-    if config is None or region is None:
+    path, region = _owner(machine, name), _video_region(machine, name)
+    config = config_space(machine, path)
+    if config is None or region is None or not on_root_bus(path):
         raise unknown(f"where the device of {name} is mapped is not known")
     if name.endswith("/qxl.vram") and any(config[_QXL_WIDE_BAR]):
         raise unknown(f"{name} is seen at two places")
@@ -202,10 +218,9 @@ def _low_told(main: list[Block], loads: list[Range], dimms: Iterable[Range]) -> 
 
 
 def _regions(machine: Machine, sizes: dict[str, int]) -> Iterator[Range]:
-    """Each PCI region through which a block of the device may be seen."""
+    """Each PCI region through which a block of the device may be seen: that it is, QEMU's headers tell."""
     for name, size in sizes.items():
-        path = device_path(name)
-        config = config_space(machine, path) if path else None
+        config = config_space(machine, _owner(machine, name))
         if config is None:
             continue
         known = _video_region(machine, name)
@@ -237,4 +252,4 @@ def _nothing_is_missing(found: list[Range], placed: list[Range], dimms: list[Ran
             raise unknown(f"QEMU's headers leave out memory of {each.block} that should lie at {each.physical:#x}")
 
 
-__all__ = ["VGA_WINDOW", "Range", "layout", "layout_from_header", "refuse_passthrough"]
+__all__ = ["Range", "layout", "layout_from_header", "refuse_passthrough"]

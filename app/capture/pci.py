@@ -25,13 +25,13 @@ def device_path(block: str) -> str | None:
     return path if slash and path.startswith("0000:") else None
 
 
-def config_space(machine: Machine, path: str) -> bytes | None:
-    """The configuration space of the device at ``path``; None if it is not found, or behind a bridge.
+def on_root_bus(path: str) -> bool:
+    """Whether no bridge is between the device and the CPU, whose windows would have a say in where its memory is."""
+    return _ON_ROOT_BUS.fullmatch(path) is not None
 
-    (Behind a bridge it takes the bridges' windows as well to know where the device's memory is.)
-    """
-    if not _ON_ROOT_BUS.fullmatch(path):
-        return None
+
+def config_space(machine: Machine, path: str) -> bytes | None:
+    """The configuration space of the device at ``path``; None if it is not found."""
     for section in machine.sections:
         if section.name.startswith(path + "/"):
             for found in _configs(section):

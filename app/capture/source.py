@@ -7,7 +7,6 @@ events where the driver is QEMU, else by libvirt's lifecycle events.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import threading
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
@@ -22,15 +22,14 @@ import libvirt
 import libvirt_qemu
 
 from app.capture.guest import Guest
+from app.capture.opening import Opening, make_opening
 from app.capture.patience import Call
 from app.capture.report import Report
-from app.errors import CaptureFailed, DumpDirUnusable, GuestGone, LiveNotPossible
-from app.fifo import Fifo, Rendezvous, make_fifo
+from app.errors import CaptureFailed, GuestGone, HypervisorUnreachable, LiveNotPossible
+from app.fifo import Rendezvous
 
 Way = Literal["live", "paused", "plain"]
 
-_PIPE_BYTES = 1 << 20
-_F_SETPIPE_SZ = 1031
 _LATE_EVENT_SEC = 2.0
 _CALL_ENDS_SEC = 3.0
 
@@ -44,17 +43,17 @@ _FLAGS = {"paused": libvirt.VIR_DUMP_MEMORY_ONLY | libvirt.VIR_DUMP_LIVE, "live"
 def dump(guest: Guest, way: Way, where: Rendezvous, capture_id: str, meter: PauseMeter, report: Report) -> Iterator[Stream]:
     """libvirt's dump through a FIFO: ``live`` a migration stream, ``paused`` an ELF vmcore, ``plain`` what the driver has.
 
-    However this is left, the FIFO is gone and the dump has ended or will fail. Raises ``CaptureError``.
+    However this is left, the FIFO is gone and the dump has ended or will fail. Raises ``CaptureError`` or, where the way
+    to libvirtd's host is broken, ``HypervisorError``.
     """
-    fifo, reader = _open_fifo(where, capture_id)
+    opening = make_opening(guest, where, capture_id)
     call: Call[None] | None = None
     try:
-        report.fifo(str(fifo.folder))
-        call = Call(functools.partial(_core_dump, guest, way, str(fifo.path)))
-        yield Stream(guest, reader, call, meter)
+        report.fifo(str(Path(opening.path).parent))
+        call = Call(functools.partial(_core_dump, guest, way, opening.path))
+        yield Stream(guest, opening, call, meter)
     finally:
-        os.close(reader)
-        fifo.drop(settled=call is None or call.ended_within(0))
+        opening.drop(settled=call is None or call.ended_within(0))
         if call is not None and not call.ended_within(_CALL_ENDS_SEC):
             report.warn("hypervisor-not-responding", "libvirt has not yet said that the dump ended.")
 
@@ -140,9 +139,10 @@ class PauseMeter:
 class Stream:
     """The bytes of one dump as libvirt hands them over."""
 
-    def __init__(self, guest: Guest, descriptor: int, call: Call[None], meter: PauseMeter) -> None:
+    def __init__(self, guest: Guest, opening: Opening, call: Call[None], meter: PauseMeter) -> None:
         self._guest = guest
-        self._descriptor = descriptor
+        self._opening = opening
+        self._descriptor = opening.reader
         self._call = call
         self._meter = meter
         self._begun = self._ended = False
@@ -171,6 +171,8 @@ class Stream:
                 count = os.readv(self._descriptor, [view])
             except BlockingIOError:
                 tick()
+                if not self._begun and self._call.ended_within(0):
+                    self._opening.hang_up()
                 self._guest.connection.patience.wait((self._descriptor,), 0.1)
                 continue
             self._begun = self._begun or count > 0
@@ -197,6 +199,10 @@ class Stream:
                 raise GuestGone(f"{name} ended while its memory was being read, so there is no dump of it. ({error})") from error
             if not self._begun and _cannot_migrate(error.__cause__):
                 raise LiveNotPossible(f"{name} cannot be captured live: {error} The guest was not touched.") from error
+            if trouble := self._opening.trouble():
+                raise HypervisorUnreachable(
+                    self._guest.connection.uri, f"the ssh that brings the memory broke off: {trouble}"
+                ) from error
             raise
 
     def abort(self) -> None:
@@ -212,19 +218,3 @@ def _cannot_migrate(error: BaseException | None) -> bool:
     return isinstance(error, libvirt.libvirtError) and (
         error.get_error_code() in codes or "migrat" in (error.get_error_message() or "").lower()
     )
-
-
-def _open_fifo(where: Rendezvous, capture_id: str) -> tuple[Fifo, int]:
-    """A FIFO with its reading end open, which has to be before libvirt is called."""
-    try:
-        fifo = make_fifo(where, capture_id)
-    except OSError as error:
-        raise DumpDirUnusable(f"No FIFO can be made in {where.directory}: {error.strerror}. The guest was not touched.") from error
-    try:
-        reader = os.open(fifo.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        fifo.drop(settled=True)
-        raise DumpDirUnusable(f"The FIFO in {where.directory} cannot be opened: {error.strerror}.") from error
-    with contextlib.suppress(OSError):  # beyond fs.pipe-user-pages-soft the pipe stays small: slower, not wrong
-        fcntl.fcntl(reader, _F_SETPIPE_SZ, _PIPE_BYTES)
-    return fifo, reader

@@ -55,7 +55,8 @@ def guest_note(machine: Machine, vcpus: Sequence[Vcpu], memory: Memory, candidat
 
 def confirmed(note: bytes, vcpus: Sequence[Vcpu], memory: Memory) -> bool:
     """Whether a CPU's page tables have a symbol of the note where the note says the kernel lies (x86-64 only)."""
-    symbol, phys_base = _SYMBOL.search(note), _PHYS_BASE.search(note)
+    text = note[_HEADER.size + _padded(len(_NAME)) :]
+    symbol, phys_base = _SYMBOL.search(text), _PHYS_BASE.search(text)
     if symbol is None or phys_base is None:
         return False
     address = int(symbol[1], 16)

@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.capture.elfcore import ET_CORE, PT_LOAD, PT_NOTE, read_header
+from app.capture.elfcore import ET_CORE, PT_LOAD, PT_NOTE, core_head, core_tail, read_header
+from app.capture.migration import Machine
+from app.capture.ranges import Range
+from app.capture.registers import Vcpu, registers
 from app.errors import StreamMalformed
+from tests.machines import vcpu_section
 
 
 def core(segments: list[tuple[int, int, int, int]], *, kind: int = ET_CORE, shnum: int = 0) -> bytes:
@@ -60,3 +64,38 @@ def test_more_program_headers_than_fit_the_field_are_counted_in_section_zero() -
     struct.pack_into("<Q", head, 40, shoff)
     struct.pack_into("<HHH", head, 56, 0xFFFF, 64, 0)
     assert len(read_header(head).segments) == 3
+
+
+RANGES = (Range(0, 0xA0000, "ram", 0), Range(0x100000000, 4096, "ram", 0xA0000))
+GUEST_NOTE = struct.pack("<III", 11, 4, 0) + b"VMCOREINFO\0\0text"
+
+
+def vcpus(*, long_mode: bool = True) -> tuple[Vcpu, ...]:
+    return registers(Machine("pc-q35-7.2", (vcpu_section(0, long_mode=long_mode), vcpu_section(1))))
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    head = core_head(RANGES, vcpus(), GUEST_NOTE)
+    header = read_header(head)
+    assert header.size_bytes == len(head) + 0xA0000 + 4096 + len(core_tail())
+    assert [(each.physical, each.size_bytes) for each in header.segments[1:]] == [(0, 0xA0000), (0x100000000, 4096)]
+    assert header.offset_of(0) == len(head)
+    assert head.endswith(GUEST_NOTE)
+
+
+def test_the_headers_have_qemus_oddities() -> None:
+    head = core_head(RANGES, vcpus())
+    assert struct.unpack_from("<HHIQQQIHHHHHH", head, 16) == (ET_CORE, 62, 1, 0, 192, 64, 0, 8, 56, 3, 64, 2, 1)
+    names_at = len(head) + 0xA0000 + 4096
+    assert struct.unpack_from("<IIQQQQIIQQ", head, 128) == (1, 3, 0, 0, names_at, 11, 0, 0, 0, 0)
+
+
+def test_notes_and_machine_are_those_of_the_first_cpus_mode() -> None:
+    wide, short = core_head(RANGES, vcpus()), core_head(RANGES, vcpus(long_mode=False))
+    assert struct.unpack_from("<H", short, 18) == (3,)  # EM_386
+    assert len(wide) - len(short) == 2 * (336 - 144)
+
+
+def test_more_ranges_than_a_header_can_count_are_an_error() -> None:
+    with pytest.raises(StreamMalformed, match="65534 ranges"):
+        core_head([Range(number << 12, 4096, "ram", 0) for number in range(0xFFFE)], vcpus())
