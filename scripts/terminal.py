@@ -85,7 +85,7 @@ class Terminal:
             manifest.dump_path,
             f"  image   {_size(manifest.raw_size_bytes)}, SHA-256 {manifest.sha256}",
             f"  stored  {_size(manifest.gzip_size_bytes)} ({manifest.compression.algorithm}), SHA-256 {manifest.stored_sha256}",
-            f"  {manifest.mode}    {manifest.dom} stood still for {manifest.guest_pause_ms:.0f} ms; {manifest.duration_sec:.2f} s in all",
+            f"  {manifest.mode:7} {manifest.dom} {_stood(manifest)}; {manifest.duration_sec:.2f} s in all",
             f"  check   {unpack} {shlex.quote(manifest.dump_path)} | sha256sum",
         ):
             self._out.print(text, markup=False)
@@ -93,3 +93,9 @@ class Terminal:
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.1f} MiB"
+
+
+def _stood(manifest: Manifest) -> str:
+    if manifest.mode == "plain":
+        return "was captured as its driver could"
+    return f"stood still for {manifest.guest_pause_ms:.0f} ms"
