@@ -4,7 +4,7 @@
 standard library and libvirt-python only, and nothing of ``app``: what it says about a guest is said independently.
 """
 
-from demo.guest import STANDARD_GUESTS, Guest, Shape
+from demo.guest import COUNTER_AT, STANDARD_GUESTS, Guest, Shape
 from demo.lab import LabError, PrivateLibvirt
 
-__all__ = ["STANDARD_GUESTS", "Guest", "LabError", "PrivateLibvirt", "Shape"]
+__all__ = ["COUNTER_AT", "STANDARD_GUESTS", "Guest", "LabError", "PrivateLibvirt", "Shape"]

@@ -12,6 +12,8 @@ OPENNEBULA_NAMESPACE = "http://opennebula.org/xmlns/libvirt/1.0"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 MARKER_BYTES = 64 << 10
+COUNTER_AT = 64
+_YES_NO = ("no", "yes")
 _SMALLEST_MIB = 128
 _SMALLEST_BOOTED_MIB = 192
 _OVMF = Path("/usr/share/OVMF")
@@ -73,6 +75,9 @@ class Guest:
     ``vmid``: the OpenNebula VM id in its metadata. ``disk``: it has an (empty) virtio disk with an image on the host.
     ``shape``: what its machine is like, where that is not the plain one. ``marker_at``: where the marker is, if not in
     the middle of its memory.
+    ``rewrites_mib``: from before READY on, it writes into every page of so much memory again and again, without rest.
+    ``counts``: it raises two counters without rest, in pages far apart, always A before B. Each page begins with what
+    ``counter_page`` says; the counter, 8 bytes little-endian, is ``COUNTER_AT`` bytes from there (``busy.c``).
 
     >>> hex(Guest(name="small", memory_mib=128, boots=False).marker_address)
     '0x4000000'
@@ -89,6 +94,8 @@ class Guest:
     starts: bool = True
     shape: Shape = PLAIN
     marker_at: int | None = None
+    rewrites_mib: int = 0
+    counts: bool = False
 
     def __post_init__(self) -> None:
         smallest = _SMALLEST_BOOTED_MIB if self.boots else _SMALLEST_MIB
@@ -105,6 +112,15 @@ class Guest:
         """``MARKER_BYTES`` that occur nowhere else and differ from page to page and from guest to guest."""
         lines = (hashlib.sha256(f"{self.name} {number}".encode()).digest() for number in range(MARKER_BYTES // 32))
         return b"".join(lines)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it needs the program for that."""
+        return self.counts or self.rewrites_mib > 0
+
+    def counter_page(self, letter: str) -> bytes:
+        """How the page of counter A or B begins, and no other."""
+        return f"memory-dumps counter {letter} of {self.name}\0".encode()
 
     @property
     def marker_address(self) -> int:
@@ -154,6 +170,7 @@ class Guest:
             f"console=ttyS0 quiet panic=-1 memmap={MARKER_BYTES >> 10}K${self.marker_address:#x} "
             f"guest_name={self.name} text_mib={self.text_mib} random_mib={self.random_mib}"
             f"{' fw_cfg=yes' if self.shape.vmcoreinfo else ''}"
+            f"{f' rewrites_mib={self.rewrites_mib} counts={_YES_NO[self.counts]}' if self.busy else ''}"
         )
         return f"<kernel>{files.kernel}</kernel><initrd>{files.initrd}</initrd><cmdline>{escape(line)}</cmdline>"
 

@@ -21,5 +21,7 @@ while [ "$copies" -lt "$text_mib" ]; do
 done
 dd if=/dev/urandom of=/memory/random bs=1M count="$random_mib" 2> /dev/null
 
+if [ -x /busy ]; then /busy "$guest_name" "$rewrites_mib" "$counts"; fi
+
 echo "READY $guest_name"
 while true; do sleep 3600; done

@@ -14,6 +14,7 @@ from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent.parent / "var" / "demo"
 _INIT = Path(__file__).with_name("init.sh")
+_BUSY = Path(__file__).with_name("busy.c")
 _BUSYBOX = Path("/bin/busybox")
 _META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")  # Debian's, Ubuntu's
 _KERNEL_PACKAGE = re.compile(r"Depends: (linux-image-\d\S+)")
@@ -80,19 +81,38 @@ def _initrd(target: Path, module: Path) -> Path:
         shutil.copyfile(module, root / _MODULE)
         for program in (root / "bin" / "busybox", root / "init"):
             program.chmod(0o755)
-        packed = subprocess.run(
-            ["cpio", "--create", "--format=newc", "--quiet", "--reproducible"],
-            input=f".\nbin\nbin/busybox\ninit\n{_MODULE}\n".encode(),
-            cwd=root,
-            capture_output=True,
-            check=False,
-            timeout=_PACK_SEC,
-        )
-        if packed.returncode != 0:
-            raise KernelMissing(f"cpio: {packed.stderr.decode(errors='replace').strip()}")
-        (Path(name) / "initrd").write_bytes(packed.stdout)
+        (Path(name) / "initrd").write_bytes(_packed(root, ".", "bin", "bin/busybox", "init", _MODULE))
         (Path(name) / "initrd").rename(target)
     return target
+
+
+def busy_initrd(cache: Path = CACHE) -> Path:
+    """The initrd with the program of busy guests, which is built here. Raises ``KernelMissing``.
+
+    To the kernel, archives one behind the other are one.
+    """
+    target, plain = cache / "initrd-busy", kernel(cache).initrd
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".busy-") as name:
+        _run("gcc", "-static", "-O2", "-o", "busy", str(_BUSY), cwd=Path(name))
+        both = Path(name) / "initrd"
+        both.write_bytes(plain.read_bytes() + _packed(Path(name), "busy"))
+        both.rename(target)
+    return target
+
+
+def _packed(root: Path, *names: str) -> bytes:
+    """An archive of these, as the kernel takes it."""
+    packed = subprocess.run(
+        ["cpio", "--create", "--format=newc", "--quiet", "--reproducible"],
+        input="".join(f"{name}\n" for name in names).encode(),
+        cwd=root,
+        capture_output=True,
+        check=False,
+        timeout=_PACK_SEC,
+    )
+    if packed.returncode != 0:
+        raise KernelMissing(f"cpio: {packed.stderr.decode(errors='replace').strip()}")
+    return packed.stdout
 
 
 def _run(*command: str, cwd: Path) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Self
 import libvirt
 
 from demo.guest import Guest, GuestFiles
-from demo.kernel import Kernel, kernel
+from demo.kernel import Kernel, busy_initrd, kernel
 
 USER = "memdump-demo"
 """Who runs libvirtd and QEMU when we are root. ``setup/setup.sh`` makes this user."""
@@ -96,6 +96,8 @@ class PrivateLibvirt:
         """Define a guest, and start it if it is one that starts. It boots on by itself: see ``wait_ready``."""
         files = self._files_of(guest)
         files.marker.write_bytes(guest.marker)
+        if guest.busy and not files.initrd.exists():
+            shutil.copyfile(busy_initrd(), files.initrd)
         if guest.disk:
             files.disk.touch()
             os.truncate(files.disk, _DISK_BYTES)
@@ -178,7 +180,7 @@ class PrivateLibvirt:
     def _files_of(self, guest: Guest) -> GuestFiles:
         return GuestFiles(
             kernel=self.folder / "vmlinuz",
-            initrd=self.folder / "initrd",
+            initrd=self.folder / ("initrd-busy" if guest.busy else "initrd"),
             marker=self._guests / f"{guest.name}.marker",
             console=self._guests / f"{guest.name}.console",
             disk=self._guests / f"{guest.name}.disk",

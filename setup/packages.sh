@@ -8,7 +8,8 @@ SERVICE_PACKAGES=(ca-certificates gcc libvirt-dev openssh-client pkg-config)
 PYTHON_PACKAGES=(python3 python3-dev python3-venv)
 
 # A private libvirt with small guests. libvirt-daemon-system is not among them: it would bring units, and a default network.
-DEMO_PACKAGES=(busybox-static cpio libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86)
+# gcc (above) and libc6-dev build what busy guests run.
+DEMO_PACKAGES=(busybox-static cpio libc6-dev libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86)
 
 # Tests: a browser, programs that open a dump, a linter for the scripts; netcat, by which libvirt reaches a socket over SSH.
 DEV_PACKAGES=(

@@ -8,6 +8,7 @@ of that stops the guest.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +25,12 @@ from app.capture.migration import Migration
 from app.capture.report import Report
 from app.capture.source import PauseMeter, Stream, dump
 from app.capture.spool import Spool, open_spool
-from app.errors import LayoutUnknown, LiveNotConverging, LiveNotPossible
+from app.errors import CaptureFailed, LayoutUnknown, LiveNotConverging, LiveNotPossible
 from app.fifo import Rendezvous
 from app.model import Phase
 
 FIRST_DOWNTIME_MS = 20
+_ABORT_SEC = 5.0
 _BUFFER_BYTES = 4 << 20
 _HEADER_BYTES = 64 << 10
 _PASSED_THROUGH = re.compile(r"<hostdev\b[^>]*\btype='(?:pci|mdev|scsi_host)'|<interface type='hostdev'")
@@ -105,7 +107,7 @@ def _migrate(plan: LivePlan, downtime_ms: int, limits: Limits, spool: Spool, met
         try:
             _receive(stream, migration, limits, lambda: _tell(migration, stream, report))
         except _GivenUp:
-            stream.abort()
+            _abort(plan.guest, stream, lambda: _tell(migration, stream, report))
             raise
         stream.confirm()
         return migration.finish()
@@ -124,6 +126,16 @@ def _receive(stream: Stream, migration: Migration, limits: Limits, tick: Callabl
         if first_pass_ended_at is None and migration.iteration > 1:
             first_pass_ended_at = time.monotonic()
         _check(migration, limits, first_pass_ended_at)
+
+
+def _abort(guest: Guest, stream: Stream, tick: Callable[[], None]) -> None:
+    """End a dump that is under way. What is in the pipe has to be read, or QEMU, which waits to write more, never hears of it."""
+    aborting, buffer = guest.abort(), memoryview(bytearray(_BUFFER_BYTES))
+    while stream.read(buffer, tick):
+        pass
+    with contextlib.suppress(CaptureFailed):
+        stream.confirm()
+    aborting.ended_within(_ABORT_SEC)
 
 
 def _check(migration: Migration, limits: Limits, first_pass_ended_at: float | None) -> None:
