@@ -6,12 +6,16 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from app.capture.guest import Guest
+from app.capture.opening import make_opening
 from app.capture.patience import Patience
 from app.capture.remote import RemoteFifo, SshHost, elsewhere, ssh_host
-from app.errors import CaptureTimedOut, HypervisorRefused, HypervisorUnreachable
+from app.errors import CaptureFailed, CaptureTimedOut, HypervisorRefused, HypervisorUnreachable
 from app.fifo import Rendezvous, rendezvous
 
 URI = "qemu+ssh://far/system"
@@ -80,12 +84,24 @@ def test_libvirtd_elsewhere_is_known(uri: str, host: str | None) -> None:
     assert elsewhere(uri) == host
 
 
+def test_libvirtd_elsewhere_is_not_asked_for_a_dump_that_nobody_can_fetch(tmp_path: Path) -> None:
+    libvirts = SimpleNamespace(getURI=lambda: "qemu+tls://kvm-07/system")
+    connection = SimpleNamespace(call=lambda function: function())
+    guest = cast(Guest, SimpleNamespace(connection=connection, raw=SimpleNamespace(connect=lambda: libvirts)))
+    with pytest.raises(CaptureFailed, match=r"kvm-07, and only over SSH"):
+        make_opening(guest, Rendezvous(tmp_path, None), "4711")
+
+
 def test_socket_of_another_host_is_not_looked_for_here(tmp_path: Path) -> None:
     assert rendezvous("qemu+ssh://far/session?socket=/proc/1/stat", tmp_path) == Rendezvous(tmp_path, None)
 
 
-def test_fifo_has_a_reader_and_brings_every_byte(tmp_path: Path, far_tmp: Path) -> None:
-    fifo = made(tmp_path)
+@pytest.mark.parametrize(
+    "programs", ["", "ln -s /bin/bash bin/sh", "/bin/busybox --install -s bin"], ids=["own", "bash", "busybox"]
+)
+def test_fifo_has_a_reader_and_brings_every_byte(tmp_path: Path, far_tmp: Path, programs: str) -> None:
+    (tmp_path / "bin").mkdir()
+    fifo = made(tmp_path, f'cd {tmp_path}; {programs or ":"}; PATH="$PWD/bin:$PATH" exec sh -c "$last"')
     folder = far_tmp / ".memdump-4711"
     assert fifo.path == f"{folder}/pipe"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "pipe")] == [0o700, 0o600]
@@ -95,7 +111,6 @@ def test_fifo_has_a_reader_and_brings_every_byte(tmp_path: Path, far_tmp: Path) 
     os.set_blocking(fifo.reader, True)
     with open(fifo.reader, "rb", closefd=False) as reader:
         assert reader.read() == b"memory\n" * 1000
-    assert not folder.exists()
     fifo.drop(settled=True)
     assert fifo.trouble() is None
 
