@@ -59,6 +59,10 @@ class Subject:
         """The layout by the headers of a dump of QEMU's."""
         return layout_from_header(self.source.header(), self.machine, self.spool.block_list, self.xml)
 
+    def image(self, ranges: tuple[Range, ...], *, as_qemu: bool = False) -> CoreImage:
+        """The vmcore, as the product makes it or as QEMU would."""
+        return CoreImage(self.spool, ranges, self.machine, as_qemu=as_qemu)
+
     def marker(self, ranges: tuple[Range, ...], guest: demo.Guest) -> bytes:
         """What stands in the place of the guest's marker, read by pages: it may lie across a border."""
         memory = PhysicalMemory(self.spool, ranges)
@@ -67,7 +71,7 @@ class Subject:
 
     def difference(self, ranges: tuple[Range, ...]) -> str:
         """Where the vmcore of these ranges is not QEMU's, byte for byte; "" if they are the same file."""
-        image, at = CoreImage(self.spool, ranges, self.machine, as_qemu=True), 0
+        image, at = self.image(ranges, as_qemu=True), 0
         ours, theirs = bytearray(_BLOCK_BYTES), bytearray(_BLOCK_BYTES)
         with self.source.dump("paused") as stream:
             while count := stream.fill(theirs, lambda: None):
