@@ -46,7 +46,11 @@ _EVENTS = (
 )
 """After any of these a domain may look different from what is known."""
 
-_LEFT_BY_A_DUMP = (libvirt.VIR_DOMAIN_PAUSED_DUMP, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN, libvirt.VIR_DOMAIN_PAUSED_API_ERROR)
+_LEFT_BY_A_DUMP = (
+    libvirt.VIR_DOMAIN_PAUSED_DUMP,
+    libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
+    getattr(libvirt, "VIR_DOMAIN_PAUSED_API_ERROR", 14),  # libvirt 9.2
+)
 
 # virDomainJobOperation, by number: what the words of `virsh domjobinfo` are.
 _OPERATIONS = {

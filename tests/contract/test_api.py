@@ -56,7 +56,7 @@ async def test_live_vms_shows_every_vm_running_or_not(api: Api) -> None:
     vms = {vm["uuid"]: vm for vm in answer["vms"]}
     assert vms.keys() == {vm.uuid for vm in VMS}
     for vm in answer["vms"]:
-        assert list(vm) == ["id", "vmid", "name", "uuid", "state", "memory_bytes", "vcpus", "hypervisor", "last_dump"]
+        assert list(vm) == ["id", "vmid", "name", "uuid", "state", "memory_bytes", "vcpus", "hypervisor", "last_dump", "alarm"]
         assert vm["hypervisor"]
     shapes = {uuid: (vm["id"], vm["vmid"], vm["name"], vm["state"]) for uuid, vm in vms.items()}
     assert shapes[ALPHA.uuid] == (1, "1", "alpha", "running")
@@ -152,7 +152,7 @@ async def test_a_job_shows_its_whole_life(api: Api) -> None:
     assert (job["error"], job["warnings"]) == (None, [])
     progress = job["progress"]
     assert progress["bytes_done"] == progress["bytes_total"] == 15  # what the test driver gives
-    assert progress.keys() == {"bytes_done", "bytes_total", "rate_bytes_per_sec", "eta_sec", "guest_paused"}
+    assert progress.keys() == {"bytes_done", "bytes_total", "rate_bytes_per_sec", "eta_sec", "guest_paused", "iteration"}
 
 
 async def test_jobs_come_newest_first(api: Api) -> None:

@@ -56,11 +56,14 @@ async def test_a_body_that_does_not_fit_is_refused_and_its_place_is_named(api: A
     assert (await api.get(JOBS))["jobs"] == before
 
 
-async def test_live_is_refused_until_it_is_there(api: Api) -> None:
-    assert (await api.trigger("alpha", mode="live", status=400))["code"] == "live-not-available"
+@pytest.mark.parametrize("mode", ["live", "paused"])
+async def test_driver_that_can_do_neither_is_captured_plain_in_every_mode(api: Api, mode: str) -> None:
+    (job,) = await api.dump("alpha", mode=mode, max_pause_ms=50)
+    assert (job["mode"], job["phase"]) == (mode, "completed")
+    assert (await api.get(f"{RECORDS}/{job['dump_id']}"))["mode"] == "plain"
 
 
-async def test_auto_means_paused_and_is_what_a_trigger_without_a_mode_gets(api: Api) -> None:
+async def test_auto_is_what_a_trigger_without_a_mode_gets(api: Api) -> None:
     (job,) = await api.dump("alpha")
     assert (job["mode"], job["phase"]) == ("auto", "completed")
 

@@ -65,7 +65,7 @@ def test_a_line_is_read_as_it_was_written_and_is_one_line(line: Line) -> None:
 def test_progress_is_the_contracts_example() -> None:
     assert encode(PROGRESS).decode() == (
         '{"event":"progress","vm":"101","phase":"capturing","bytes_done":1,"bytes_total":2,'
-        '"rate_bytes_per_sec":3.0,"eta_sec":0.3,"guest_paused":false}\n'
+        '"rate_bytes_per_sec":3.0,"eta_sec":0.3,"guest_paused":false,"iteration":0}\n'
     )
 
 

@@ -120,7 +120,14 @@ def test_a_job_on_the_wire_has_all_names_and_microseconds_even_when_they_are_zer
         "requested_at": "2026-11-23T10:30:00.000000Z",
         "started_at": None,
         "finished_at": "2026-11-23T10:30:00.000000Z",
-        "progress": {"bytes_done": 1, "bytes_total": 2, "rate_bytes_per_sec": 3.0, "eta_sec": None, "guest_paused": True},
+        "progress": {
+            "bytes_done": 1,
+            "bytes_total": 2,
+            "rate_bytes_per_sec": 3.0,
+            "eta_sec": None,
+            "guest_paused": True,
+            "iteration": 0,
+        },
         "error": {"code": "timed-out", "message": "Too slow."},
         "dump_id": None,
         "guest_pause_ms": None,
@@ -142,6 +149,7 @@ def test_a_vm_on_the_wire_has_the_names_of_the_contract() -> None:
         "vcpus": 2,
         "hypervisor": "kvm-07",
         "last_dump": "2026-11-23T10:30:00.000000Z",
+        "alarm": None,
     }
 
 
