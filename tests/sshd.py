@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import select
 import shutil
 import socket
@@ -24,6 +25,7 @@ import pytest
 
 from demo import PrivateLibvirt
 from tests.conftest import RUN_NAME
+from tests.faults.processes import children_of
 from tests.service import ROOT
 
 _INSTALLED, _UNPACKED = Path("/usr"), ROOT / "var/tests/openssh/usr"
@@ -62,6 +64,16 @@ class PrivateSshd:
         """The process that listens; each connection's is a child of it."""
         assert self._process is not None
         return self._process.pid
+
+    def far_processes(self) -> dict[int, str]:
+        """What connections run over there, or left there: pid and command line."""
+        mark = re.compile(rb"(?:^|\0)SSH_CONNECTION=[^\0]* %d\0" % self.port)
+        found = {pid: " ".join(words) for pid, words in children_of(self.pid).items()}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended meanwhile, or is not ours to read
+                if mark.search((process / "environ").read_bytes()):
+                    found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
+        return found
 
     def start(self) -> None:
         """Listen on a free port, known by its key."""

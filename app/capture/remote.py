@@ -62,8 +62,8 @@ if [ "$owner" != "$me" ]; then
   fi;
 fi;
 d=$d/@PREFIX@$1;
-drop() { if [ -d "$d" ]; then rm -rf "$d"; : >/proc/self/fd/4; sleep 0.2; fi; kill $cat; rm -rf "$d"; } 2>/dev/null;
-end() { kill $watch; drop; } 2>/dev/null;
+drop() { if [ -d "$d" ]; then rm -rf "$d"; : >/proc/self/fd/4; sleep 0.2; fi; kill -9 $cat; rm -rf "$d"; } 2>/dev/null;
+end() { kill -9 $watch; drop; } 2>/dev/null;
 mkdir "$d" || exit 1;
 trap end EXIT;
 trap "exit 1" HUP INT TERM PIPE;

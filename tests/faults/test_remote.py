@@ -93,7 +93,7 @@ def assert_all_is_well(scene: Scene, sshd: PrivateSshd) -> None:
     """Over there, too."""
     eventually(lambda: not far_folders(scene.lab), "the far end has tidied up")
     eventually(lambda: scene.virsh("domstate", scene.guest.name) == "running", "the guest runs on")
-    eventually(lambda: not children_of(sshd.pid), "every connection has ended")
+    eventually(lambda: not sshd.far_processes(), "no process is left over there")
     scene.assert_nothing_is_left()
 
 

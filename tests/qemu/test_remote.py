@@ -11,7 +11,7 @@ from app.capture.codecs import read_raw
 from app.capture.elfcore import read_header
 from demo import PrivateLibvirt
 from tests.contract.speech import Api, Message
-from tests.faults.processes import children_of, eventually
+from tests.faults.processes import eventually
 from tests.lab import COLD, WEB
 from tests.qemu.outside import dumped, sha256sum, unpacked_to, virsh
 from tests.service import Service, running_service
@@ -39,7 +39,7 @@ def test_remote_dump_is_the_local_one(lab: PrivateLibvirt, sshd: PrivateSshd, tm
     there = dumped(lab, tmp_path, COLD, f"--mode={mode}", f"--uri={sshd.uri(lab, no_verify='1')}")
     assert there["sha256"] == here["sha256"] == sha256sum(unpacked_to(there, tmp_path / "image"))
     assert there["raw_size_bytes"] == here["raw_size_bytes"]
-    eventually(lambda: not children_of(sshd.pid), "every connection has ended")
+    eventually(lambda: not sshd.far_processes(), "no process is left over there")
 
 
 @pytest.mark.parametrize("mode", ["paused", "live"])
@@ -50,7 +50,7 @@ def test_running_guest_is_dumped_from_afar(lab: PrivateLibvirt, sshd: PrivateSsh
     assert manifest["guest_pause_ms"] > 0
     assert _marker_in(manifest) == WEB.marker
     assert virsh(lab, "domstate", WEB.name) == "running"
-    eventually(lambda: not children_of(sshd.pid), "every connection has ended")
+    eventually(lambda: not sshd.far_processes(), "no process is left over there")
 
 
 async def test_service_lists_and_dumps_what_is_behind_ssh(service: Service, lab: PrivateLibvirt) -> None:

@@ -17,6 +17,7 @@ from app.capture.patience import Patience
 from app.capture.remote import RemoteFifo, SshHost, elsewhere, ssh_host
 from app.errors import CaptureFailed, CaptureTimedOut, HypervisorRefused, HypervisorUnreachable
 from app.fifo import Rendezvous, rendezvous
+from tests.faults.processes import eventually
 
 URI = "qemu+ssh://far/system"
 
@@ -28,7 +29,7 @@ def far_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
     yield folder
-    assert list(folder.iterdir()) == []
+    eventually(lambda: not list(folder.iterdir()), "the far end has tidied up")
 
 
 def stand_in(tmp_path: Path, script: str) -> str:
