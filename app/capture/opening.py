@@ -12,7 +12,8 @@ import os
 from typing import Protocol
 
 from app.capture.guest import Guest
-from app.capture.remote import RemoteFifo, elsewhere, ssh_host
+from app.capture.remote import RemoteFifo
+from app.capture.sshhost import elsewhere, ssh_host
 from app.errors import CaptureFailed, DumpDirUnusable
 from app.fifo import Fifo, Rendezvous, make_fifo
 

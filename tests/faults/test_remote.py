@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from app.capture.patience import Patience
-from app.capture.remote import RemoteFifo, ssh_host
+from app.capture.remote import RemoteFifo
+from app.capture.sshhost import ssh_host
 from app.evidence import finish_partials
 from demo import PrivateLibvirt
 from tests.contract.speech import Message

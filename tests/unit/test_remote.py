@@ -14,7 +14,8 @@ import pytest
 from app.capture.guest import Guest
 from app.capture.opening import make_opening
 from app.capture.patience import Patience
-from app.capture.remote import RemoteFifo, SshHost, elsewhere, ssh_host
+from app.capture.remote import RemoteFifo
+from app.capture.sshhost import SshHost, elsewhere, ssh_host
 from app.errors import CaptureFailed, CaptureTimedOut, HypervisorRefused, HypervisorUnreachable
 from app.fifo import Rendezvous, rendezvous
 from tests.faults.processes import eventually
