@@ -188,8 +188,8 @@ def _send(image: CoreImage, under_way: _Capture) -> None:
 def _paused(under_way: _Capture, way: Way) -> Way:
     guest, report = under_way.guest, under_way.report
     with _looked_after(guest, report):
-        report.phase(Phase.CAPTURING, guest.domain.name)
         with dump(guest, way, under_way.where, under_way.dump_id, under_way.meter, report) as stream:
+            report.phase(Phase.CAPTURING, guest.domain.name)
             _read(stream, under_way, expect_elf=way == "paused")
         _captured(under_way)
     return way

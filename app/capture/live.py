@@ -83,7 +83,6 @@ def live_image(plan: LivePlan, meter: PauseMeter, report: Report) -> Iterator[Co
     Raises ``LiveNotPossible``, ``LiveNotConverging``, ``NoSpace``, ``StreamMalformed`` and what ``Stream`` raises.
     """
     _refuse_passthrough(plan)
-    report.phase(Phase.CAPTURING, plan.guest.domain.name)
     why = ""
     for downtime_ms, limits in plan.tries():
         with open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes) as spool:
@@ -104,6 +103,7 @@ def _migrate(plan: LivePlan, downtime_ms: int, limits: Limits, spool: Spool, met
         plan.guest.downtime(plan.where, plan.capture_id, downtime_ms),
         dump(plan.guest, "live", plan.where, plan.capture_id, meter, report) as stream,
     ):
+        report.phase(Phase.CAPTURING, plan.guest.domain.name)
         try:
             _receive(stream, migration, limits, lambda: _tell(migration, stream, report))
         except _GivenUp:

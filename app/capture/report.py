@@ -19,16 +19,17 @@ class Report:
         self.vm = vm
         self.warnings: list[str] = []
         self._tell = tell
-        self._phase = Phase.PREPARING
+        self._phase: Phase | None = None
         self._told_at = 0.0
         self._window: list[tuple[float, int]] = []
 
     def phase(self, phase: Phase, dom: str) -> None:
-        """The capture of ``dom`` enters ``phase``."""
-        self._phase = phase
+        """The capture of ``dom`` enters ``phase``, or, if it is in it already, begins with it again: that is not told."""
+        entered, self._phase = phase is not self._phase, phase
         self._told_at = 0.0
         self._window.clear()
-        self._tell(phase_line(self.vm, dom, phase))
+        if entered:
+            self._tell(phase_line(self.vm, dom, phase))
 
     def fifo(self, directory: str) -> None:
         """The FIFO stands in ``directory``."""
@@ -50,7 +51,7 @@ class Report:
         self._tell(
             ProgressLine(
                 vm=self.vm,
-                phase=self._phase,
+                phase=self._phase or Phase.PREPARING,
                 bytes_done=bytes_done,
                 bytes_total=bytes_total,
                 rate_bytes_per_sec=round(rate, 1),

@@ -119,14 +119,14 @@ def rack() -> Iterator[PrivateLibvirt]:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory, rack: PrivateLibvirt) -> Iterator[Service]:
     """A service over ``rack``."""
-    with running_service(tmp_path_factory.mktemp("service"), LIBVIRT_URI=rack.uri) as started:
+    with running_service(tmp_path_factory.mktemp("service"), LIBVIRT_URI=rack.uri, MEMDUMP_MODE="paused") as started:
         yield started
 
 
 @pytest.fixture
 def new_service(tmp_path: Path, rack: PrivateLibvirt) -> Iterator[Service]:
     """A service over ``rack`` that has just been started for the first time."""
-    with running_service(tmp_path, LIBVIRT_URI=rack.uri) as started:
+    with running_service(tmp_path, LIBVIRT_URI=rack.uri, MEMDUMP_MODE="paused") as started:
         yield started
 
 

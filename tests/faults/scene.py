@@ -180,6 +180,7 @@ def capture_process(service: Service, guest: Guest) -> Iterator[Process]:
 @contextlib.contextmanager
 def staged(folder: Path, lab: PrivateLibvirt, guest: Guest, **settings: str) -> Iterator[Scene]:
     """A scene with a service of its own, and a dump of ``guest`` that was made by hand before it started."""
+    settings = {"MEMDUMP_MODE": "paused", **settings}
     environment = service_environment(folder, LIBVIRT_URI=lab.uri, **settings)
     dump_dir = Path(environment["DUMP_DIR"])
     dump_dir.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,7 @@ async def test_daemon_that_is_killed_in_a_capture_never_leaves_a_dump_and_the_gu
 async def test_service_that_starts_before_libvirt_finds_it_by_itself(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
     own_lab.add(COLD)
     own_lab.kill_libvirtd()
-    with running_service(tmp_path, LIBVIRT_URI=own_lab.uri) as service:
+    with running_service(tmp_path, LIBVIRT_URI=own_lab.uri, MEMDUMP_MODE="paused") as service:
         async with Api.of(service) as api, api.feed() as feed:
             snapshot = await feed.next()
             assert snapshot["vms"] == []

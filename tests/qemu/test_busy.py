@@ -13,7 +13,7 @@ from tests.service import running_service
 
 
 async def test_service_refuses_a_guest_that_is_being_dumped_by_somebody_else(lab: PrivateLibvirt, tmp_path: Path) -> None:
-    with running_service(tmp_path, LIBVIRT_URI=lab.uri) as service:
+    with running_service(tmp_path, LIBVIRT_URI=lab.uri, MEMDUMP_MODE="paused") as service:
         async with Api.of(service) as api:
             await api.connected()
             with foreign_dump(lab, WEB):

@@ -27,7 +27,7 @@ HIGH_ADDRESS = 1 << 20
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, lab: PrivateLibvirt) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("service"), LIBVIRT_URI=lab.uri) as started:
+    with running_service(tmp_path_factory.mktemp("service"), LIBVIRT_URI=lab.uri, MEMDUMP_MODE="paused") as started:
         yield started
 
 

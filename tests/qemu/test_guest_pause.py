@@ -22,7 +22,7 @@ LARGER = Guest(name="vm-larger-01", memory_mib=1024, boots=False)
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, lab: PrivateLibvirt) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("service"), LIBVIRT_URI=lab.uri) as started:
+    with running_service(tmp_path_factory.mktemp("service"), LIBVIRT_URI=lab.uri, MEMDUMP_MODE="paused") as started:
         yield started
 
 
@@ -70,7 +70,7 @@ async def test_progress_of_a_larger_guest_tells_that_it_stands_still(own_lab: Pr
     own_lab.add(LARGER)
     with own_lab.connection() as connection:
         connection.lookupByName(LARGER.name).resume()
-    with running_service(tmp_path, LIBVIRT_URI=own_lab.uri) as service:
+    with running_service(tmp_path, LIBVIRT_URI=own_lab.uri, MEMDUMP_MODE="paused") as service:
         async with Api.of(service) as api:
             await api.connected()
             async with api.feed() as feed:
