@@ -24,6 +24,7 @@ from app.capture.patience import Patience
 from app.capture.report import Report
 from app.capture.seal import Image, Seal
 from app.capture.source import PauseMeter, Stops, Stream, Way, dump
+from app.capture.sshhost import ssh_host
 from app.errors import (
     CaptureCancelled,
     CaptureError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _SLACK_BYTES = 64 << 20  # video memory, firmware, headers
 _SLACK_FRACTION = 256  # what incompressible bytes grow by in any of the codecs, generously
 _PAUSED_BYTES_PER_SEC = 700e6  # what a paused dump reads, on the slower of the machines it was measured on
+_REMOTE_BYTES_PER_SEC = 100e6  # the same through SSH over a network of 1 Gbit/s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +148,8 @@ def _fill(under_way: _Capture) -> Way:
 def _allow_fallback(under_way: _Capture, cause: CaptureError) -> None:
     """Raises ``WouldPauseTooLong`` unless the paused way would stop the guest for no longer than is allowed."""
     name, allowed_ms = under_way.guest.domain.name, under_way.order.fallback_pause_ms
-    predicted_ms = under_way.guest.domain.memory_bytes / _PAUSED_BYTES_PER_SEC * 1000
+    remote = ssh_host(under_way.guest.connection.uri) is not None
+    predicted_ms = under_way.guest.domain.memory_bytes / (_REMOTE_BYTES_PER_SEC if remote else _PAUSED_BYTES_PER_SEC) * 1000
     if predicted_ms > allowed_ms:
         raise WouldPauseTooLong(name, predicted_ms, allowed_ms, cause) from cause
     under_way.report.warn("fell-back-to-paused", f"{cause} So {name} was captured the paused way.")

@@ -19,6 +19,7 @@ from pathlib import Path
 from app.capture.coreimage import CoreImage
 from app.capture.elfcore import read_header
 from app.capture.guest import Guest
+from app.capture.knownheader import KnownHeader
 from app.capture.layout import layout, layout_from_header
 from app.capture.machine import Machine
 from app.capture.migration import Migration
@@ -152,13 +153,19 @@ def _tell(migration: Migration, stream: Stream, report: Report) -> None:
 
 
 def _laid_out(plan: LivePlan, machine: Machine, spool: Spool, meter: PauseMeter, report: Report) -> CoreImage:
-    """Where QEMU maps the blocks: by the rules, else by asking QEMU for the headers of a dump of its own."""
+    """Where QEMU maps the blocks: by the rules, else by QEMU's own headers, asked for once in each run of the guest."""
     try:
-        ranges = layout(machine, spool.block_list, plan.xml)
+        return CoreImage(spool, layout(machine, spool.block_list, plan.xml), machine)
     except LayoutUnknown as error:
-        report.warn(error.code, f"{error} QEMU was asked where the memory lies, which stopped the guest once more.")
-        ranges = layout_from_header(read_header(_probe(plan, meter, report)), machine, spool.block_list, plan.xml)
-    return CoreImage(spool, ranges, machine)
+        why = error
+    known = KnownHeader(plan.where, plan.guest)
+    if (head := known.get()) is not None:
+        with contextlib.suppress(LayoutUnknown):  # something was moved since: it is asked for again
+            return CoreImage(spool, layout_from_header(read_header(head), machine, spool.block_list, plan.xml), machine)
+    report.warn(why.code, f"{why} QEMU was asked where the memory lies, which stopped the guest once more.")
+    head = _probe(plan, meter, report)
+    known.put(head)
+    return CoreImage(spool, layout_from_header(read_header(head), machine, spool.block_list, plan.xml), machine)
 
 
 def _probe(plan: LivePlan, meter: PauseMeter, report: Report) -> bytes:

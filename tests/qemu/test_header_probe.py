@@ -1,0 +1,39 @@
+"""A guest whose memory QEMU has to be asked about: once in each of its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo import Guest, PrivateLibvirt, Shape
+from tests.qemu.outside import memdump
+
+UEFI = Guest(name="vm-uefi-01", vmid="108", shape=Shape(ovmf=True))
+"""Firmware of its own, which the rules do not know."""
+
+
+@pytest.mark.timeout(120)
+def test_guest_is_stopped_for_its_headers_once_in_each_run(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
+    own_lab.add(UEFI)
+    own_lab.wait_ready(UEFI.name)
+    first, second = (memdump(own_lab, tmp_path, UEFI, "--mode=live").manifest for _ in range(2))
+    assert first["mode"] == second["mode"] == "live"
+    assert len(first["guest_pauses_ms"]) == 2
+    assert "QEMU was asked where the memory lies" in " ".join(first["warnings"])
+    assert len(second["guest_pauses_ms"]) == 1
+    assert second["warnings"] == []
+    with own_lab.connection() as connection:
+        connection.lookupByName(UEFI.name).destroy()
+        connection.lookupByName(UEFI.name).create()
+    third = memdump(own_lab, tmp_path, UEFI, "--mode=live").manifest
+    assert len(third["guest_pauses_ms"]) == 2
+
+
+def test_no_memory_of_the_guest_is_in_what_is_kept(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
+    own_lab.add(UEFI)
+    own_lab.wait_ready(UEFI.name)
+    memdump(own_lab, tmp_path, UEFI, "--mode=live")
+    (kept,) = own_lab.folder.rglob("*.header")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.stat().st_size < 4096
