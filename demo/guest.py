@@ -75,7 +75,8 @@ class Guest:
     ``vmid``: the OpenNebula VM id in its metadata. ``disk``: it has an (empty) virtio disk with an image on the host.
     ``shape``: what its machine is like, where that is not the plain one. ``marker_at``: where the marker is, if not in
     the middle of its memory.
-    ``rewrites_mib``: from before READY on, it writes into every page of so much memory again and again, without rest.
+    ``rewrites_mib``: from before READY on, it writes into every page of so much memory again and again, without
+    rest, on each of its processors.
     ``counts``: it raises two counters without rest, in pages far apart, always A before B. Each page begins with what
     ``counter_page`` says; the counter, 8 bytes little-endian, is ``COUNTER_AT`` bytes from there (``busy.c``).
 
@@ -170,7 +171,7 @@ class Guest:
             f"console=ttyS0 quiet panic=-1 memmap={MARKER_BYTES >> 10}K${self.marker_address:#x} "
             f"guest_name={self.name} text_mib={self.text_mib} random_mib={self.random_mib}"
             f"{' fw_cfg=yes' if self.shape.vmcoreinfo else ''}"
-            f"{f' rewrites_mib={self.rewrites_mib} counts={_YES_NO[self.counts]}' if self.busy else ''}"
+            f"{f' pti=on rewrites_mib={self.rewrites_mib} counts={_YES_NO[self.counts]}' if self.busy else ''}"
         )
         return f"<kernel>{files.kernel}</kernel><initrd>{files.initrd}</initrd><cmdline>{escape(line)}</cmdline>"
 

@@ -1,0 +1,60 @@
+"""QEMU's locks on a disk image, taken by another program the moment that the guest's own QEMU gives them up.
+
+QEMU locks single bytes of an image for an open file description (``block/file-posix.c``): byte 100 + n is held shared by
+whoever uses permission n, byte 200 + n by whoever does not let others use it. A QEMU that writes wants byte 201 for itself:
+nobody else may hold byte 101 (permission 1 is to write). It gives all that up when a live dump ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.faults.processes import eventually
+
+_FLOCK = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
+_OTHERS_WRITE = 101
+_NOBODY_ELSE_WRITES = 201
+
+
+class ImageLock:
+    """Another program's hold on an image."""
+
+    def __init__(self, image: Path) -> None:
+        self._file = os.open(image, os.O_RDWR | os.O_CLOEXEC)
+
+    def take_when_it_is_free(self) -> None:
+        """Wait for the instant when QEMU lets go, and be quicker than it."""
+        eventually(self._take, "QEMU gives up its lock")
+
+    def let_go(self) -> None:
+        """As if the program had ended."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _take(self) -> bool:
+        """Like a program that writes. While QEMU holds byte 201, it will not have that."""
+        found = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, _NOBODY_ELSE_WRITES))
+        if _FLOCK.unpack(found)[0] != fcntl.F_UNLCK:
+            return False
+        fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _lock(fcntl.F_RDLCK, _OTHERS_WRITE))
+        return True
+
+
+def _lock(kind: int, byte: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
+
+
+@contextlib.contextmanager
+def image_lock(image: Path) -> Iterator[ImageLock]:
+    """A program that may take the lock of ``image``; it has let go when the block ends."""
+    lock = ImageLock(image)
+    try:
+        yield lock
+    finally:
+        lock.let_go()
