@@ -21,7 +21,7 @@ setup: ## only the set-up for run and demo
 	@setup/setup.sh demo
 
 test: lint modules ## every test: real QEMU guests and a real browser included
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 test-deep: lint ## the long and heavy tests
 	$(BIN)/pytest -m deep
