@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-deep check lint modules bench
+.PHONY: help run demo setup test test-deep check lint bench
 
 export PYTHON
 BIN := .venv/bin
@@ -20,13 +20,13 @@ demo: ## the same over demo VMs, in any case
 setup: ## only the set-up for run and demo
 	@setup/setup.sh demo
 
-test: lint modules ## every test: real QEMU guests and a real browser included
+test: lint ## every test: real QEMU guests and a real browser included
 	$(BIN)/pytest -n 3 --dist loadfile
 
 test-deep: lint ## the long and heavy tests
 	$(BIN)/pytest -m deep
 
-check: lint modules ## the fast part: format, lint, types, import rules, unit tests
+check: lint ## the fast part: format, lint, types, import rules, unit tests
 	$(BIN)/pytest tests/unit
 
 lint:
@@ -36,11 +36,6 @@ lint:
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports
 	shellcheck .ci/run setup/*.sh demo/init.sh
-
-# The page's modules. Playwright brings a Node of a known version; Debian's may be too old for them.
-modules:
-	@setup/setup.sh dev
-	.venv/lib/python3*/site-packages/playwright/driver/node --test --test-reporter=dot tests/unit/js/*.test.js
 
 bench: ## the benchmarks; writes docs/benchmarks.md
 	@setup/setup.sh dev

@@ -7,9 +7,14 @@ import random
 import subprocess
 from pathlib import Path
 
+import playwright
+
 from app.web.templates import bytes_text, duration_text, short_text, when_text
 
 HERE = Path(__file__).resolve().parent
+NODE = Path(playwright.__file__).parent / "driver" / "node"
+"""Playwright brings a Node of a known version; a system may have none, or one that is too old."""
+
 FORMAT = HERE.parents[2] / "app" / "static" / "format.js"
 
 _WRITE_ALL = """
@@ -22,7 +27,7 @@ console.log(JSON.stringify(asked));
 
 
 def _node(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["node", *arguments], input=stdin, capture_output=True, text=True, timeout=60)
+    return subprocess.run([NODE, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
 
 
 def test_the_modules_do_what_their_tests_say() -> None:
