@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 from pathlib import Path
 
@@ -31,9 +32,11 @@ def _node(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_the_modules_do_what_their_tests_say() -> None:
-    run = _node("--test", *map(str, sorted(HERE.glob("*.test.js"))))
+    run = _node("--test", "--test-reporter=tap", *map(str, sorted(HERE.glob("*.test.js"))))
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "\n# pass 0\n" not in run.stdout
+    passed = re.search(r"^# pass (\d+)$", run.stdout, re.MULTILINE)
+    assert passed, run.stdout
+    assert int(passed[1]) >= len(list(HERE.glob("*.test.js")))
 
 
 def test_the_page_writes_every_figure_as_the_server_does() -> None:
