@@ -27,6 +27,7 @@ from app.jobs.pool import Pool
 from app.jobs.promises import keep_promises
 from app.jobs.reconcile import reconcile
 from app.jobs.recorder import Recorder
+from app.jobs.standing import Watch
 from app.model import Activity, Link
 from app.records.index import SCHEMA as INDEX_SCHEMA
 from app.records.index import RecordIndex
@@ -224,18 +225,17 @@ class _Parts:
 
     def _connected(self) -> None:
         self._go(self._free_guests())
-        self._go(keep_promises(self.settings, self.hypervisor))
 
     async def _free_guests(self) -> None:
-        """A libvirtd that was killed in mid-dump leaves its guest standing."""
+        """A libvirtd or a service that was killed in mid-dump leaves its guest standing."""
+        watch = Watch(hypervisor=self.hypervisor, journal=self.journal, alarms=self.alarms)
         try:
-            resumed = await self.hypervisor.resume_left_paused()
+            await keep_promises(self.settings, watch)
+            await watch.resume()
         except HypervisorError as error:
             await self._tell(activity_now("error", "guest-left-paused", f"Whether a guest stands still could not be seen: {error}"))
-            return
-        for domain in resumed:
-            message = f"{domain.name} stood still because of a dump that broke off, and was resumed."
-            await self._tell(activity_now("warning", "guest-resumed", message))
+        except StateError as error:
+            log.error("activity_not_kept", code=error.code, message=str(error))
 
 
 def _make_dump_dir(settings: Settings) -> None:

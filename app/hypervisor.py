@@ -16,6 +16,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -46,6 +47,8 @@ _EVENTS = (
 )
 """After any of these a domain may look different from what is known."""
 
+_ENDS_SEC, _ENDS_TRIES = 10.0, 100
+
 _LEFT_BY_A_DUMP = (
     libvirt.VIR_DOMAIN_PAUSED_DUMP,
     libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
@@ -64,6 +67,15 @@ _OPERATIONS = {
     8: "dump",
     9: "backup",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Guests that stood still because of a dump: the names of those that were resumed, and of those that could not be, by
+    uuid, with libvirt's reason."""
+
+    resumed: tuple[str, ...]
+    stuck: dict[str, str]
 
 
 class Hypervisor:
@@ -101,15 +113,25 @@ class Hypervisor:
         """What libvirt does with the domain right now (``migration out``, ``backup`` …), or None. Raises ``HypervisorError``."""
         return await self._call(functools.partial(_foreign_job, self._connected(), uuid))
 
-    async def resume_left_paused(self, dumped: str = "") -> tuple[Domain, ...]:
-        """Resume every guest that stands still because of a dump that nobody is making any more; those guests.
+    async def resume_left_paused(self, dumped: str = "") -> Standing:
+        """Resume every guest that stands still because of a dump that nobody is making any more.
 
         Such a guest (state paused, reason dump, no job) stays so for ever if libvirtd was killed in mid-dump. Of the VM
         ``dumped``, whose capture has just ended, that nobody says why it stands still (a live dump) is enough. Raises
         ``HypervisorError``.
         """
-        resumed = await self._call(functools.partial(_resume_left_paused, self._connected(), dumped))
-        return tuple(self._domains[uuid] for uuid in resumed if uuid in self._domains)
+        return await self._call(functools.partial(_resume_left_paused, self._connected(), dumped))
+
+    async def idle(self, uuid: str) -> bool:
+        """Whether libvirt does nothing with the domain any more, after waiting a while for a dump that broke off to end.
+
+        Raises ``HypervisorError``.
+        """
+        for _ in range(_ENDS_TRIES):
+            if await self.foreign_job(uuid) is None:
+                return True
+            await asyncio.sleep(_ENDS_SEC / _ENDS_TRIES)
+        return False
 
     async def set_downtime(self, uuid: str, downtime_ms: int) -> None:
         """Set a domain's maximum downtime; one that is gone or shut off has none. Raises ``HypervisorError``."""
@@ -358,16 +380,19 @@ def _foreign_job(connection: libvirt.virConnect, uuid: str) -> str | None:
     return _OPERATIONS.get(stats.get("operation", 0), "unknown operation")
 
 
-def _resume_left_paused(connection: libvirt.virConnect, dumped: str) -> list[str]:
-    resumed = []
+def _resume_left_paused(connection: libvirt.virConnect, dumped: str) -> Standing:
+    resumed, stuck = [], {}
     for raw in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
         state, reason = raw.state()
         reasons = _LEFT_BY_A_DUMP if raw.UUIDString() == dumped else (libvirt.VIR_DOMAIN_PAUSED_DUMP,)
         left = state == libvirt.VIR_DOMAIN_PAUSED and reason in reasons
         if left and _foreign_job(connection, raw.UUIDString()) is None:
-            raw.resume()
-            resumed.append(raw.UUIDString())
-    return resumed
+            try:
+                raw.resume()
+                resumed.append(raw.name())
+            except libvirt.libvirtError as error:
+                stuck[raw.UUIDString()] = f"{raw.name()} stands still after a dump, and could not be resumed: {error}."
+    return Standing(tuple(resumed), stuck)
 
 
 def _set_downtime(connection: libvirt.virConnect, uuid: str, downtime_ms: int) -> None:

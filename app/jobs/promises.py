@@ -1,4 +1,4 @@
-"""A domain's maximum downtime, put back for a live capture that died before it could."""
+"""What a live capture that died owes its guest: the maximum downtime that the domain had, and that it runs on."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from app.config import Settings
 from app.downtime import broken_promises
 from app.errors import HypervisorError
 from app.fifo import rendezvous
-from app.hypervisor import Hypervisor
+from app.jobs.standing import Watch
 
 log = structlog.get_logger()
 
 
-async def keep_promises(settings: Settings, hypervisor: Hypervisor) -> None:
-    """Put back what can be put back now; the notes of the rest stay for the next time libvirt answers."""
+async def keep_promises(settings: Settings, watch: Watch) -> None:
+    """Put back what can be put back now; the notes of the rest stay for the next time libvirt answers.
+
+    A note says that its guest ran when it was written. Raises ``StateError``.
+    """
     where = rendezvous(settings.libvirt_uri, settings.dump_dir)
     for path, before in await asyncio.to_thread(broken_promises, where):
         try:
-            await hypervisor.set_downtime(before.uuid, before.downtime_ms)
+            if not await watch.hypervisor.idle(before.uuid):  # or the call would wait for whoever works on it
+                continue
+            await watch.hypervisor.set_downtime(before.uuid, before.downtime_ms)
+            await watch.resume(before.uuid)
         except HypervisorError as error:
             log.warning("downtime_not_put_back", uuid=before.uuid, code=error.code, message=str(error))
         else:

@@ -3,7 +3,7 @@
 In this order: capture processes that outlived it (by pid *and* start time) are ended, so that nobody writes any more;
 FIFOs are dropped, before anything asks libvirt, which may be waiting for one; seals that were cut short are finished,
 other partial files removed; manifests without a record get one; jobs without an end become ``interrupted``. A guest
-that still stands is resumed as soon as libvirt answers (``Hypervisor.resume_left_paused``).
+that still stands is resumed as soon as libvirt answers (``standing.Watch``).
 """
 
 from __future__ import annotations

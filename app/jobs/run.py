@@ -29,6 +29,7 @@ from app.jobs.leftovers import drop_fifos, dump_of, sealed_after_all
 from app.jobs.process import CaptureProcess
 from app.jobs.promises import keep_promises
 from app.jobs.recorder import Recorder
+from app.jobs.standing import Watch
 from app.lines import FailedLine, FifoLine, Line, PhaseLine, ProgressLine, SealedLine, WarningLine
 from app.model import DomainState, Fault, Job, Manifest, Phase, Progress, may_follow
 
@@ -197,13 +198,12 @@ class Run:
         await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir)
         with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
             self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, dump_id)
+        watch = Watch(hypervisor=self._parts.hypervisor, journal=self._parts.journal, alarms=self._parts.alarms)
         try:
-            for domain in await self._parts.hypervisor.resume_left_paused(self.job.uuid if self._ran else ""):
-                message = f"{domain.name} stood still after a dump that broke off, and was resumed."
-                await self._parts.journal.tell(activity_now("warning", "guest-resumed", message, job=self.job))
+            await watch.resume(self.job.uuid if self._ran else "", self.job)
         except HypervisorError as error:
             log.warning("guest_state_unknown", job_id=self.job.job_id, code=error.code, message=str(error))
-        await keep_promises(settings, self._parts.hypervisor)
+        await keep_promises(settings, watch)
 
     async def _end(self) -> None:
         if self._manifest is not None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from demo import PrivateLibvirt
 from demo.kernel import CACHE
 from tests.lab import WEB
@@ -15,8 +17,9 @@ from tests.qemu.outside import dumped, unpacked_to
 VOLATILITY_SEC = 120.0
 
 
-def test_volatility_finds_the_kernel_banner_of_a_booted_guest(lab: PrivateLibvirt, tmp_path: Path) -> None:
-    image = unpacked_to(dumped(lab, tmp_path, WEB), tmp_path / "image")
+@pytest.mark.parametrize("mode", ["paused", "live"])
+def test_volatility_finds_the_kernel_banner_of_a_booted_guest(lab: PrivateLibvirt, tmp_path: Path, mode: str) -> None:
+    image = unpacked_to(dumped(lab, tmp_path, WEB, f"--mode={mode}"), tmp_path / "image")
     for folder in ("symbols", "cache"):
         (tmp_path / folder).mkdir()
     ran = subprocess.run(

@@ -1,0 +1,324 @@
+"""Faults in a live capture: its guest runs on, its maximum downtime is what it was, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from demo import Guest, PrivateLibvirt
+from tests.contract.speech import JOBS, Message
+from tests.faults.conftest import IDLE, add_running
+from tests.faults.imagelock import image_lock
+from tests.faults.processes import Process, eventually
+from tests.faults.scene import PHASES, Scene, Visit, capture_process, staged
+from tests.faults.test_dump_dir import SLACK_BYTES, mounted
+from tests.qemu.listener import hearing
+
+WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
+DOWNTIME_MS = 4321
+"""What the guest's owner had set."""
+
+ALARM_SEC = 120.0
+NOTICED_SEC = 20.0
+VMS = "/api/telemetry/live-vms"
+
+
+@pytest.fixture
+def scene(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
+    """Everything for one test alone; the service captures live, and no other way."""
+    add_running(own_lab, IDLE)
+    with staged(tmp_path, own_lab, IDLE, MEMDUMP_MODE="live") as made:
+        made.virsh("migrate-setmaxdowntime", IDLE.name, str(DOWNTIME_MS))
+        yield made
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_killed_capture_process_leaves_nothing(scene: Scene, phase: str) -> None:
+    async with scene.visit() as visit:
+        async with visit.held(phase) as (job_id, process):
+            process.kill()
+            job = await visit.end_of(job_id)
+        assert (job["phase"], job["error"]["code"]) == ("failed", "capture-died")
+        await visit.assert_told(job, "capture-died")
+        await _assert_all_is_well(visit)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_cancelled_capture_leaves_nothing(scene: Scene, phase: str) -> None:
+    async with scene.visit() as visit:
+        async with visit.held(phase) as (job_id, process):
+            await visit.api.post(f"{JOBS}/{job_id}/cancel")
+            process.go_on()
+            job = await visit.end_of(job_id)
+        assert (job["phase"], job["error"]["code"]) == ("cancelled", "cancelled")
+        await _assert_all_is_well(visit)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["service", "service and capture process"])
+async def test_killed_service_leaves_nothing_once_it_runs_again(scene: Scene, both: bool) -> None:
+    async with scene.visit() as visit, visit.held("capturing") as (job_id, process):
+        eventually(lambda: _downtime_ms(scene) != DOWNTIME_MS, "the capture has set a downtime")
+        scene.service.kill()
+        if both:
+            process.kill()
+        process.go_on()
+        assert process.ended(10)
+    scene.service.restart()
+    async with scene.visit() as visit:
+        job = await visit.api.get(f"{JOBS}/{job_id}")
+        assert job["phase"] == "interrupted"
+        eventually(lambda: _downtime_ms(scene) == DOWNTIME_MS, "the downtime is put back")
+        await _assert_all_is_well(visit)
+
+
+async def test_killed_daemon_costs_the_dump_and_not_the_guest(scene: Scene) -> None:
+    before = scene.dumps()
+    async with scene.visit() as visit:
+        async with visit.held("capturing") as (job_id, process):
+            scene.lab.kill_libvirtd()
+            process.go_on()
+            job = await visit.end_of(job_id)
+        assert (job["phase"], job["error"]["code"]) == ("failed", "hypervisor-unreachable")
+        assert scene.dumps() == before
+        scene.lab.restart_libvirtd()
+    async with scene.visit() as visit:
+        eventually(lambda: _downtime_ms(scene) == DOWNTIME_MS, "the downtime is put back")
+        await _assert_all_is_well(visit)
+
+
+async def test_daemon_that_hangs_for_a_while_costs_nothing_but_time(scene: Scene) -> None:
+    libvirtd = Process(scene.lab.libvirtd_pid)
+    with contextlib.closing(libvirtd):
+        async with scene.visit() as visit, asyncio.timeout(60):
+            async with visit.held("capturing") as (job_id, process):
+                libvirtd.stop()
+                process.go_on()
+                await visit.feed.until(
+                    lambda message: message["type"] == "hypervisor" and message["hypervisor"]["state"] != "connected"
+                )
+                libvirtd.go_on()
+                job = await visit.end_of(job_id)
+            assert (job["phase"], job["error"]) == ("completed", None)
+            await _assert_all_is_well(visit)
+
+
+async def test_killed_guest_is_told_to_be_gone(scene: Scene) -> None:
+    with contextlib.closing(Process(scene.lab.qemu_pid(IDLE.name))) as qemu:
+        async with scene.visit() as visit:
+            async with visit.held("capturing") as (job_id, process):
+                qemu.kill()
+                process.go_on()
+                job = await visit.end_of(job_id)
+            await _assert_gone_and_back(visit, job)
+
+
+async def test_guest_that_is_switched_off_is_told_to_be_gone(scene: Scene) -> None:
+    async with scene.visit() as visit:
+        async with visit.held("capturing") as (job_id, process):
+            scene.virsh("destroy", IDLE.name)
+            process.go_on()
+            job = await visit.end_of(job_id)
+        await _assert_gone_and_back(visit, job)
+
+
+async def test_guest_that_starts_anew_in_mid_capture_is_captured_all_the_same(scene: Scene) -> None:
+    async with scene.visit() as visit:
+        async with visit.held("capturing") as (job_id, process):
+            scene.virsh("qemu-monitor-command", IDLE.name, '{"execute": "system_reset"}')
+            process.go_on()
+            job = await visit.end_of(job_id)
+        assert (job["phase"], job["error"], job["warnings"]) == ("completed", None, [])
+        await _assert_all_is_well(visit)
+
+
+async def test_capture_that_takes_too_long_leaves_nothing(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
+    add_running(own_lab, IDLE)
+    with staged(tmp_path, own_lab, IDLE, MEMDUMP_MODE="live", MEMDUMP_DUMP_TIMEOUT_SEC="1") as scene:
+        scene.virsh("migrate-setmaxdowntime", IDLE.name, str(DOWNTIME_MS))
+        qemu = Process(own_lab.qemu_pid(IDLE.name))
+        async with scene.visit() as visit:
+            async with visit.held("preparing") as (job_id, process):
+                qemu.stop()
+                process.go_on()
+                job = await visit.end_of(job_id)
+            qemu.close()
+            assert (job["phase"], job["error"]["code"]) == ("failed", "timed-out")
+            await visit.assert_all_is_well()
+            eventually(lambda: _downtime_ms(scene) == DOWNTIME_MS, "the downtime is what it was")
+
+
+async def test_no_room_for_the_spool_is_told_before_the_guest_is_touched(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
+    add_running(own_lab, IDLE)
+    room_for_the_dump = (IDLE.memory_mib << 20) + (IDLE.memory_mib << 12) + 2 * SLACK_BYTES
+    with staged(tmp_path, own_lab, IDLE, MEMDUMP_MODE="live", MEMDUMP_SPOOL_MEMORY="1M") as scene:
+        async with scene.visit() as visit:
+            with (
+                mounted(scene.service.dump_dir, "-t", "tmpfs", "-o", f"size={room_for_the_dump}", "none"),
+                hearing(own_lab.uri, IDLE.name) as listener,
+            ):
+                job = await visit.end_of(await visit.start())
+                assert (job["phase"], job["error"]["code"]) == ("failed", "no-space")
+                assert listener.heard() == []
+                assert list(scene.service.dump_dir.iterdir()) == []
+            await visit.assert_all_is_well()
+            await visit.assert_dump_succeeds()
+
+
+async def test_captures_share_the_memory_for_spools(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
+    """It is enough for one of two."""
+    other = Guest(name="vm-idle-02", memory_mib=512, boots=False)
+    for guest in (IDLE, other):
+        add_running(own_lab, guest)
+    with staged(tmp_path, own_lab, IDLE, MEMDUMP_MODE="live", MEMDUMP_SPOOL_MEMORY="900M") as scene:
+        async with scene.visit() as visit:
+            async with visit.held("capturing") as (first, _one):
+                second = await visit.start(other)
+                with capture_process(scene.service, other) as process:
+                    eventually(lambda: _has_file_without_name(process.pid), "the second spool is on disk")
+                    assert not _has_file_without_name(_one.pid)
+                    assert (await visit.end_of(second))["phase"] == "completed"
+            assert (await visit.end_of(first))["phase"] == "completed"
+            await visit.assert_all_is_well()
+            await visit.assert_dump_succeeds()
+
+
+# --- a disk image that another program holds when the guest is to go on
+
+
+@pytest.fixture
+def with_disk(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
+    add_running(own_lab, WITH_DISK)
+    with staged(tmp_path, own_lab, WITH_DISK, MEMDUMP_MODE="live") as made:
+        yield made
+
+
+async def test_guest_whose_image_was_held_is_resumed_once_it_is_free(with_disk: Scene) -> None:
+    async with with_disk.visit() as visit:
+        with image_lock(_image(with_disk)) as lock:
+            async with visit.held("capturing") as (job_id, process):
+                process.go_on()
+                await _beside(lock.take_when_it_is_free)
+            await visit.reaches(job_id, "sealing")
+            assert with_disk.virsh("domstate", WITH_DISK.name) == "paused"
+        job = await visit.end_of(job_id)
+        assert (job["phase"], job["error"]) == ("completed", None)
+        assert "was resumed" in " ".join(job["warnings"])
+        await visit.assert_all_is_well()
+
+
+@pytest.mark.deep
+async def test_guest_that_cannot_be_resumed_is_an_alarm_until_it_runs(with_disk: Scene) -> None:
+    with image_lock(_image(with_disk)) as lock:
+        async with with_disk.visit() as visit, asyncio.timeout(ALARM_SEC):
+            async with visit.held("capturing") as (job_id, process):
+                process.go_on()
+                await _beside(lock.take_when_it_is_free)
+            while not (alarm := _alarm(await visit.feed.socket.receive_json())):  # a minute of silence, while it is tried
+                pass
+            assert WITH_DISK.name in alarm
+            job = await visit.end_of(job_id)
+            assert job["phase"] == "completed"
+            assert "stands still" in " ".join(job["warnings"])
+            await _assert_page_alarms(visit)
+        assert with_disk.service.stop() == 0
+        with_disk.service.restart()
+        async with with_disk.visit() as visit:
+            assert (await visit.api.get(VMS))["vms"][0]["alarm"]
+            await _assert_page_alarms(visit)
+            lock.let_go()
+            async with asyncio.timeout(NOTICED_SEC):
+                with_disk.virsh("resume", WITH_DISK.name)
+                await visit.feed.until(lambda message: message["type"] == "vms" and _alarm(message) is None)
+            await visit.assert_all_is_well()
+
+
+# --- a host that compresses the stream itself
+
+
+@pytest.mark.parametrize("mode", ["live", "auto"])
+async def test_stream_that_libvirt_compresses_is_recognised(tmp_path: Path, own_lab: PrivateLibvirt, mode: str) -> None:
+    with (own_lab.folder / "config/libvirt/qemu.conf").open("a") as conf:
+        conf.write('dump_image_format = "gzip"\n')
+    own_lab.kill_libvirtd()
+    own_lab.restart_libvirtd()
+    add_running(own_lab, IDLE)
+    with staged(tmp_path, own_lab, IDLE, MEMDUMP_MODE="paused") as scene:
+        async with scene.visit() as visit:
+            job = await visit.end_of(await visit.start(mode=mode))
+            said = " ".join(job["warnings"]) if mode == "auto" else job["error"]["message"]
+            assert "dump_image_format" in said
+            assert (job["phase"], (job["error"] or {}).get("code")) == (
+                ("completed", None) if mode == "auto" else ("failed", "stream-malformed")
+            )
+            if mode == "auto":
+                record = await visit.api.get(f"/api/memory-dumps/records/{job['dump_id']}")
+                assert record["mode"] == "paused"
+                with gzip.open(record["dump_path"]) as image:
+                    assert image.read(4) == b"\x7fELF"
+            await visit.assert_all_is_well()
+
+
+async def _assert_all_is_well(visit: Visit) -> None:
+    await visit.assert_all_is_well()
+    assert _downtime_ms(visit.scene) == DOWNTIME_MS
+    await visit.assert_dump_succeeds()
+    assert not list(visit.scene.lab.folder.rglob(".spool-memory"))
+
+
+async def _assert_gone_and_back(visit: Visit, job: Message) -> None:
+    assert (job["phase"], job["error"]["code"]) == ("failed", "guest-gone")
+    await visit.assert_told(job, "guest-gone")
+    visit.scene.virsh("start", IDLE.name)
+    await visit.feed.until(
+        lambda message: (
+            message["type"] == "vms" and any(vm["name"] == IDLE.name and vm["state"] == "running" for vm in message["vms"])
+        )
+    )
+    await visit.assert_all_is_well()
+    await visit.assert_dump_succeeds()
+
+
+async def _assert_page_alarms(visit: Visit) -> None:
+    async with visit.api.session.get("/memory-dumps") as answer:
+        page = await answer.text()
+    banner = page.partition('id="alarms"')[2].partition("<template")[0]
+    assert WITH_DISK.name in banner
+
+
+async def _beside(work: Callable[[], None]) -> None:
+    """``work`` on a thread that ends with it."""
+    with ThreadPoolExecutor(1) as thread:
+        await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+def _alarm(message: Message) -> str | None:
+    """The alarm in a ``vms`` message."""
+    if message["type"] != "vms":
+        return None
+    alarm: str | None = message["vms"][0]["alarm"]
+    return alarm
+
+
+def _downtime_ms(scene: Scene) -> int:
+    """Asked without the domain's job lock; 0 while libvirt cannot say."""
+    command = ["virsh", "--quiet", "--connect", scene.lab.uri, "migrate-getmaxdowntime", scene.guest.name]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=40)
+    return int(ran.stdout) if ran.returncode == 0 else 0
+
+
+def _image(scene: Scene) -> Path:
+    return scene.lab.folder / "guests" / f"{scene.guest.name}.disk"
+
+
+def _has_file_without_name(pid: int) -> bool:
+    """Whether the process has a file open in no folder (``O_TMPFILE``)."""
+    with contextlib.suppress(OSError):
+        return any(str(entry.readlink()).endswith("(deleted)") for entry in Path(f"/proc/{pid}/fd").iterdir())
+    return False
