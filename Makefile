@@ -24,6 +24,7 @@ test: lint ## every test: real QEMU guests and a real browser included
 	$(BIN)/pytest -n 3 --dist loadfile
 
 test-deep: lint ## the long and heavy tests
+	@setup/setup.sh deep
 	$(BIN)/pytest -m deep
 
 check: lint ## the fast part: format, lint, types, import rules, unit tests

@@ -23,5 +23,10 @@ dd if=/dev/urandom of=/memory/random bs=1M count="$random_mib" 2> /dev/null
 
 if [ -x /busy ]; then /busy "$guest_name" "$rewrites_mib" "$counts"; fi
 
+# What runs here now, for who reads it out of our memory.
+for task in /proc/[0-9]*; do
+  read -r name < "$task/comm" && echo "TASK ${task#/proc/} $name"
+done
+
 echo "READY $guest_name"
 while true; do sleep 3600; done

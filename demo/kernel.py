@@ -19,6 +19,8 @@ _BUSYBOX = Path("/bin/busybox")
 _META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")  # Debian's, Ubuntu's
 _KERNEL_PACKAGE = re.compile(r"Depends: (linux-image-\d\S+)")
 _MODULE = "qemu_fw_cfg.ko"  # tells QEMU where the kernel's VMCOREINFO is; loaded in guests that are made for it
+_RELEASE = re.compile(rb"(\d+\.\d+\.\S+) \(")  # the boot sector's kernel_version (Documentation/arch/x86/boot.rst)
+_SETUP_BYTES = 32 << 10
 _FETCH_SEC = 300.0
 _PACK_SEC = 30.0
 
@@ -97,6 +99,23 @@ def busy_initrd(cache: Path = CACHE) -> Path:
         both = Path(name) / "initrd"
         both.write_bytes(plain.read_bytes() + _packed(Path(name), "busy"))
         both.rename(target)
+    return target
+
+
+def debug_kernel(cache: Path = CACHE) -> Path:
+    """The guests' kernel with its debug symbols, some 600 MB, fetched on first use. Raises ``KernelMissing``."""
+    found = _RELEASE.search(kernel(cache).image.read_bytes()[:_SETUP_BYTES])
+    if not found:
+        raise KernelMissing("the guests' kernel does not say which one it is")
+    release = found[1].decode()
+    target = cache / f"vmlinux-{release}"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".debug-") as name:
+            package = f"linux-image-{release}-dbg"
+            _run("apt-get", "download", "--quiet", "-o", "APT::Sandbox::User=root", package, cwd=Path(name))
+            (path,) = Path(name).glob("*.deb")
+            _run("dpkg", "-x", str(path), "tree", cwd=Path(name))
+            (Path(name) / "tree/usr/lib/debug/boot" / target.name).rename(target)
     return target
 
 

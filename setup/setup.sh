@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# All set-up, idempotent: setup/setup.sh service | demo | dev
+# All set-up, idempotent: setup/setup.sh service | demo | dev | deep
 #
 #   service  Debian packages to build libvirt-python, and .venv from requirements.lock
 #   demo     the same, and a libvirt with QEMU (no service of which is started), its user, and a kernel for the guests
 #   dev      the same, and what the tests need: requirements-dev.lock, a browser, an SSH server (which is not started)
+#   deep     the same, and what the long tests need: requirements-deep.lock, the guests' kernel with its symbols (600 MB)
 #
 # With nothing to do it only looks: at dpkg's list, at one stamp, at three files.
 set -euo pipefail
@@ -33,6 +34,8 @@ as_root() {
     fail "root is needed for: $*. Become root, or install sudo."
   fi
 }
+
+is_for_tests() { [[ "$LEVEL" == dev || "$LEVEL" == deep ]]; }
 
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; }
 
@@ -74,7 +77,7 @@ wanted_packages() {
   python="$(find_python)"
   if [[ -z "$python" || "$(readlink --canonicalize "$python")" == /usr/bin/* ]]; then packages+=("${PYTHON_PACKAGES[@]}"); fi
   if [[ "$LEVEL" != service ]]; then packages+=("${DEMO_PACKAGES[@]}"); fi
-  if [[ "$LEVEL" == dev ]]; then packages+=("${DEV_PACKAGES[@]}"); fi
+  if is_for_tests; then packages+=("${DEV_PACKAGES[@]}"); fi
   printf '%s\n' "${packages[@]}"
 }
 
@@ -87,7 +90,7 @@ make_environment() {
   local python lock stamp wanted
   python="$(find_python)"
   [[ -n "$python" ]] || fail "Python 3.11 or newer is needed, and there is none here. Name one: make PYTHON=/path/to/python3.11"
-  if [[ "$LEVEL" == dev ]]; then lock=requirements-dev.lock; else lock=requirements.lock; fi
+  if is_for_tests; then lock=requirements-dev.lock; else lock=requirements.lock; fi
   stamp="$VENV/made-from-$lock"
   wanted="$(fingerprint "$python" "$lock")"
   if "$VENV/bin/python" --version > /dev/null 2>&1 && [[ "$(cat "$stamp" 2> /dev/null)" == "$wanted" ]]; then return; fi
@@ -132,14 +135,28 @@ prepare_tests() {
   fi
 }
 
+# Beside what requirements-dev.lock brings: drgn, which needs no other package.
+prepare_deep() {
+  local lock=requirements-deep.lock stamp wanted
+  stamp="$VENV/made-from-$lock"
+  wanted="$(fingerprint "$VENV/bin/python" requirements-dev.lock "$lock")"
+  if [[ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ]]; then
+    say "installing $lock"
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet --require-hashes --requirement "$lock"
+    printf '%s\n' "$wanted" > "$stamp"
+  fi
+  "$VENV/bin/python" -c 'from demo.kernel import debug_kernel; debug_kernel()'
+}
+
 main() {
   local packages
-  case "$LEVEL" in service | demo | dev) ;; *) fail "usage: setup/setup.sh service | demo | dev" ;; esac
+  case "$LEVEL" in service | demo | dev | deep) ;; *) fail "usage: setup/setup.sh service | demo | dev | deep" ;; esac
   mapfile -t packages < <(wanted_packages)
   install_packages "${packages[@]}"
   make_environment
   if [[ "$LEVEL" != service ]]; then prepare_demo; fi
-  if [[ "$LEVEL" == dev ]]; then prepare_tests; fi
+  if is_for_tests; then prepare_tests; fi
+  if [[ "$LEVEL" == deep ]]; then prepare_deep; fi
 }
 
 main
