@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.figures import RUNS, Figure, in_turn, median, spread
-from benchmarks.stage import BUSY, GUEST, LARGE, Dumped, Stage, dump, service
+from benchmarks.stage import BUSY, GUEST, LARGE, Dumped, Stage, dump, present, service
 from demo import Guest
 from tests.service import Service
 
@@ -31,7 +31,7 @@ def idle(on: Stage) -> Figure:
 
 def busy(on: Stage) -> Figure:
     """A guest that rewrites 200 MiB without rest, with the default budget, beside one that does nothing."""
-    with service(on, "busy") as by:
+    with present(on, BUSY), service(on, "busy") as by:
         ours, other = in_turn(lambda: _live_ms(by, BUSY), lambda: _live_ms(by, GUEST))
     return Figure(
         claim=f"live: pause of a guest that rewrites {BUSY.rewrites_mib} MiB without rest, beside an idle one",

@@ -87,6 +87,15 @@ class _Capture:
     began: float  # time.monotonic()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """How the memory was captured, the instant that it shows (epoch seconds, None: not known), and what that cost the guest."""
+
+    way: Way
+    at: float | None
+    stops: Stops
+
+
 def capture(order: Order, connection: Connection, report: Report, patience: Patience) -> Manifest:
     """Capture the memory of one guest and seal it. Returns the manifest of the dump, which then exists.
 
@@ -112,11 +121,10 @@ def capture(order: Order, connection: Connection, report: Report, patience: Pati
                 started=started,
                 began=began,
             )
-            way = _fill(under_way)
-            stops = meter.stops()
+            taken = _fill(under_way)
         image = seal.finish()
         patience.check()
-        return seal.publish(lambda path: _manifest(under_way, way, stops, image, path))
+        return seal.publish(lambda path: _manifest(under_way, taken, image, path))
 
 
 def _worst_case(guest: Guest) -> int:
@@ -125,8 +133,8 @@ def _worst_case(guest: Guest) -> int:
     return memory_bytes + memory_bytes // _SLACK_FRACTION + _SLACK_BYTES
 
 
-def _fill(under_way: _Capture) -> Way:
-    """Send the guest's memory to the seal, by the best way that the order allows; which that was."""
+def _fill(under_way: _Capture) -> _Taken:
+    """Send the guest's memory to the seal, by the best way that the order allows."""
     guest, report, mode = under_way.guest, under_way.report, under_way.order.mode
     if not guest.connection.qemu:
         return _paused(under_way, "plain")
@@ -155,7 +163,7 @@ def _allow_fallback(under_way: _Capture, cause: CaptureError) -> None:
     under_way.report.warn("fell-back-to-paused", f"{cause} So {name} was captured the paused way.")
 
 
-def _live(under_way: _Capture) -> Way:
+def _live(under_way: _Capture) -> _Taken:
     from app.capture.live import LivePlan, live_image  # NumPy: the paused way neither needs it nor waits for it
 
     order, guest, report = under_way.order, under_way.guest, under_way.report
@@ -168,10 +176,10 @@ def _live(under_way: _Capture) -> Way:
         max_pause_ms=order.max_pause_ms,
         spool_memory_bytes=order.spool_memory_bytes,
     )
-    with _looked_after(guest, report), live_image(plan, under_way.meter, report) as image:
-        _captured(under_way)
-        _send(image, under_way)
-    return "live"
+    with _looked_after(guest, report), live_image(plan, under_way.meter, report) as live:
+        stops = _captured(under_way)
+        _send(live.image, under_way)
+    return _Taken(way="live", at=live.captured_at, stops=stops)
 
 
 def _send(image: CoreImage, under_way: _Capture) -> None:
@@ -188,14 +196,14 @@ def _send(image: CoreImage, under_way: _Capture) -> None:
             return
 
 
-def _paused(under_way: _Capture, way: Way) -> Way:
+def _paused(under_way: _Capture, way: Way) -> _Taken:
     guest, report = under_way.guest, under_way.report
     with _looked_after(guest, report):
         with dump(guest, way, under_way.where, under_way.dump_id, under_way.meter, report) as stream:
             report.phase(Phase.CAPTURING, guest.domain.name)
             _read(stream, under_way, expect_elf=way == "paused")
-        _captured(under_way)
-    return way
+        stops = _captured(under_way)
+    return _Taken(way=way, at=stops.last_at, stops=stops)
 
 
 def _read(stream: Stream, under_way: _Capture, *, expect_elf: bool) -> None:
@@ -226,11 +234,13 @@ def _read(stream: Stream, under_way: _Capture, *, expect_elf: bool) -> None:
     under_way.report.progress(done, total or done, guest_paused=stream.guest_paused, always=True)
 
 
-def _captured(under_way: _Capture) -> None:
-    """The memory is captured, and the time limit, which was for that alone, is over. See that the guest runs on."""
+def _captured(under_way: _Capture) -> Stops:
+    """The memory is captured, and the time limit, which was for that alone, is over. See that the guest runs on; the stops
+    that all of this cost it."""
     under_way.report.phase(Phase.SEALING, under_way.guest.domain.name)
     _see_it_run_on(under_way.guest, under_way.report)
     under_way.patience.restart(0)
+    return under_way.meter.stops()
 
 
 def _see_it_run_on(guest: Guest, report: Report) -> None:
@@ -264,9 +274,9 @@ def _looked_after(guest: Guest, report: Report) -> Iterator[None]:
         raise
 
 
-def _manifest(under_way: _Capture, way: Way, stops: Stops, image: Image, path: Path) -> Manifest:
+def _manifest(under_way: _Capture, taken: _Taken, image: Image, path: Path) -> Manifest:
     order, domain, connection = under_way.order, under_way.guest.domain, under_way.guest.connection
-    captured_at = under_way.started if stops.last_at is None else datetime.fromtimestamp(stops.last_at, UTC)
+    captured_at = under_way.started if taken.at is None else datetime.fromtimestamp(taken.at, UTC)
     return Manifest(
         dump_id=under_way.dump_id,
         timestamp=rfc3339(under_way.started),
@@ -275,11 +285,11 @@ def _manifest(under_way: _Capture, way: Way, stops: Stops, image: Image, path: P
         uuid=domain.uuid,
         hypervisor=connection.hostname,
         uri=connection.uri,
-        mode=way,
-        format="raw" if way == "plain" else "elf",
+        mode=taken.way,
+        format="raw" if taken.way == "plain" else "elf",
         captured_at=rfc3339(captured_at),
-        guest_pause_ms=round(sum(stops.each_ms), 3),
-        guest_pauses_ms=stops.each_ms,
+        guest_pause_ms=round(sum(taken.stops.each_ms), 3),
+        guest_pauses_ms=taken.stops.each_ms,
         duration_sec=round(time.monotonic() - under_way.began, 6),
         raw_size_bytes=image.raw_size_bytes,
         sha256=image.sha256,

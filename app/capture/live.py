@@ -9,24 +9,24 @@ of that stops the guest.
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.capture.chipset import chipset_of
 from app.capture.coreimage import CoreImage
 from app.capture.elfcore import read_header
 from app.capture.guest import Guest
 from app.capture.knownheader import KnownHeader
-from app.capture.layout import layout, layout_from_header
+from app.capture.layout import layout, layout_from_header, refuse_passthrough
 from app.capture.machine import Machine
 from app.capture.migration import Migration
 from app.capture.report import Report
 from app.capture.source import PauseMeter, Stream, dump
 from app.capture.spool import Spool, open_spool
-from app.errors import CaptureFailed, LayoutUnknown, LiveNotConverging, LiveNotPossible
+from app.errors import CaptureFailed, LayoutUnknown, LiveNotConverging
 from app.fifo import Rendezvous
 from app.model import Phase
 
@@ -34,7 +34,6 @@ FIRST_DOWNTIME_MS = 20
 _ABORT_SEC = 5.0
 _BUFFER_BYTES = 4 << 20
 _HEADER_BYTES = 64 << 10
-_PASSED_THROUGH = re.compile(r"<hostdev\b[^>]*\btype='(?:pci|mdev|scsi_host)'|<interface type='hostdev'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +63,12 @@ class LivePlan:
         return (first, whole) if whole[0] > first[0] else (whole,)
 
 
-def _refuse_passthrough(plan: LivePlan) -> None:
-    """A device of the host cannot be migrated; that is known before anything is tried. Raises ``LiveNotPossible``."""
-    if _PASSED_THROUGH.search(plan.xml):
-        raise LiveNotPossible(
-            f"{plan.guest.domain.name} has a device of its host passed through, and such a guest cannot be captured live. "
-            "The guest was not touched."
-        )
+@dataclass(frozen=True, slots=True)
+class LiveImage:
+    """What was captured, and when (epoch seconds, by QEMU's own clock; None: not known)."""
+
+    image: CoreImage
+    captured_at: float | None
 
 
 class _GivenUp(Exception):
@@ -78,12 +76,12 @@ class _GivenUp(Exception):
 
 
 @contextmanager
-def live_image(plan: LivePlan, meter: PauseMeter, report: Report) -> Iterator[CoreImage]:
+def live_image(plan: LivePlan, meter: PauseMeter, report: Report) -> Iterator[LiveImage]:
     """The guest's memory of one instant, as the bytes of a vmcore; the spool goes with the block.
 
     Raises ``LiveNotPossible``, ``LiveNotConverging``, ``NoSpace``, ``StreamMalformed`` and what ``Stream`` raises.
     """
-    _refuse_passthrough(plan)
+    refuse_passthrough(plan.guest.domain.name, plan.xml)
     why = ""
     for downtime_ms, limits in plan.tries():
         with open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes) as spool:
@@ -92,7 +90,8 @@ def live_image(plan: LivePlan, meter: PauseMeter, report: Report) -> Iterator[Co
             except _GivenUp as error:
                 why = str(error)
                 continue
-            yield _laid_out(plan, machine, spool, meter, report)
+            captured_at = meter.stops().last_at  # before QEMU may have to be asked for its headers
+            yield LiveImage(_laid_out(plan, machine, spool, meter, report), captured_at)
             return
     raise LiveNotConverging(plan.guest.domain.name, plan.max_pause_ms, why)
 
@@ -154,6 +153,7 @@ def _tell(migration: Migration, stream: Stream, report: Report) -> None:
 
 def _laid_out(plan: LivePlan, machine: Machine, spool: Spool, meter: PauseMeter, report: Report) -> CoreImage:
     """Where QEMU maps the blocks: by the rules, else by QEMU's own headers, asked for once in each run of the guest."""
+    chipset_of(machine)  # of another kind of machine its headers would not tell enough either
     try:
         return CoreImage(spool, layout(machine, spool.block_list, plan.xml), machine)
     except LayoutUnknown as error:

@@ -48,12 +48,15 @@ def dump(guest: Guest, way: Way, where: Rendezvous, capture_id: str, meter: Paus
     """
     opening = make_opening(guest, where, capture_id)
     call: Call[None] | None = None
+    stream: Stream | None = None
     try:
         report.fifo(str(Path(opening.path).parent))
         call = Call(functools.partial(_core_dump, guest, way, opening.path))
-        yield Stream(guest, opening, call, meter)
+        stream = Stream(guest, opening, call, meter)
+        yield stream
     finally:
-        opening.drop(settled=call is None or call.ended_within(0))
+        # Once something has come libvirt has opened the FIFO, and every moment that it stays may be one of the guest's.
+        opening.drop(settled=call is None or call.ended_within(0) or (stream is not None and stream.begun))
         if call is not None and not call.ended_within(_CALL_ENDS_SEC):
             report.warn("hypervisor-not-responding", "libvirt has not yet said that the dump ended.")
 
@@ -145,7 +148,7 @@ class Stream:
         self._descriptor = opening.reader
         self._call = call
         self._meter = meter
-        self._begun = self._ended = False
+        self.begun = self._ended = False
 
     @property
     def guest_paused(self) -> bool:
@@ -165,18 +168,18 @@ class Stream:
         Calls ``tick`` at least ten times a second while it waits. Raises what the capture's patience raises.
         """
         while not self._ended:
-            if not self._begun:
+            if not self.begun:
                 self._await_writer(tick)
             try:
                 count = os.readv(self._descriptor, [view])
             except BlockingIOError:
                 tick()
-                if not self._begun and self._call.ended_within(0):
+                if not self.begun and self._call.ended_within(0):
                     self._opening.hang_up()
                 self._guest.connection.patience.wait((self._descriptor,), 0.1)
                 continue
-            self._begun = self._begun or count > 0
-            self._ended = count == 0 and (self._begun or self._call.ended_within(0.01))
+            self.begun = self.begun or count > 0
+            self._ended = count == 0 and (self.begun or self._call.ended_within(0.01))
             if count:
                 return count
         return 0
@@ -197,7 +200,7 @@ class Stream:
             name = self._guest.domain.name
             if self._guest.gone():
                 raise GuestGone(f"{name} ended while its memory was being read, so there is no dump of it. ({error})") from error
-            if not self._begun and _cannot_migrate(error.__cause__):
+            if not self.begun and _cannot_migrate(error.__cause__):
                 raise LiveNotPossible(f"{name} cannot be captured live: {error} The guest was not touched.") from error
             if trouble := self._opening.trouble():
                 raise HypervisorUnreachable(
