@@ -19,6 +19,7 @@ from tests.faults.imagelock import image_lock
 from tests.faults.processes import Process, eventually
 from tests.faults.scene import PHASES, Scene, Visit, capture_process, staged
 from tests.faults.test_dump_dir import SLACK_BYTES, mounted
+from tests.lab import WEB
 from tests.qemu.listener import hearing
 
 WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
@@ -36,6 +37,15 @@ def scene(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
     add_running(own_lab, IDLE)
     with staged(tmp_path, own_lab, IDLE, MEMDUMP_MODE="live") as made:
         made.virsh("migrate-setmaxdowntime", IDLE.name, str(DOWNTIME_MS))
+        yield made
+
+
+@pytest.fixture
+def booted(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
+    """The same with a guest whose memory does not fit into the pipe: QEMU cannot have ended with it while nobody reads."""
+    own_lab.add(WEB)
+    own_lab.wait_ready(WEB.name)
+    with staged(tmp_path, own_lab, WEB, MEMDUMP_MODE="live") as made:
         yield made
 
 
@@ -105,13 +115,14 @@ async def test_daemon_that_hangs_for_a_while_costs_nothing_but_time(scene: Scene
                 )
                 libvirtd.go_on()
                 job = await visit.end_of(job_id)
+            await _connected(visit)
             assert (job["phase"], job["error"]) == ("completed", None)
             await _assert_all_is_well(visit)
 
 
-async def test_killed_guest_is_told_to_be_gone(scene: Scene) -> None:
-    with contextlib.closing(Process(scene.lab.qemu_pid(IDLE.name))) as qemu:
-        async with scene.visit() as visit:
+async def test_killed_guest_is_told_to_be_gone(booted: Scene) -> None:
+    with contextlib.closing(Process(booted.lab.qemu_pid(WEB.name))) as qemu:
+        async with booted.visit() as visit:
             async with visit.held("capturing") as (job_id, process):
                 qemu.kill()
                 process.go_on()
@@ -119,10 +130,10 @@ async def test_killed_guest_is_told_to_be_gone(scene: Scene) -> None:
             await _assert_gone_and_back(visit, job)
 
 
-async def test_guest_that_is_switched_off_is_told_to_be_gone(scene: Scene) -> None:
-    async with scene.visit() as visit:
+async def test_guest_that_is_switched_off_is_told_to_be_gone(booted: Scene) -> None:
+    async with booted.visit() as visit:
         async with visit.held("capturing") as (job_id, process):
-            scene.virsh("destroy", IDLE.name)
+            booted.virsh("destroy", WEB.name)
             process.go_on()
             job = await visit.end_of(job_id)
         await _assert_gone_and_back(visit, job)
@@ -275,14 +286,21 @@ async def _assert_all_is_well(visit: Visit) -> None:
 async def _assert_gone_and_back(visit: Visit, job: Message) -> None:
     assert (job["phase"], job["error"]["code"]) == ("failed", "guest-gone")
     await visit.assert_told(job, "guest-gone")
-    visit.scene.virsh("start", IDLE.name)
+    visit.scene.virsh("start", WEB.name)
     await visit.feed.until(
         lambda message: (
-            message["type"] == "vms" and any(vm["name"] == IDLE.name and vm["state"] == "running" for vm in message["vms"])
+            message["type"] == "vms" and any(vm["name"] == WEB.name and vm["state"] == "running" for vm in message["vms"])
         )
     )
     await visit.assert_all_is_well()
     await visit.assert_dump_succeeds()
+
+
+async def _connected(visit: Visit) -> None:
+    """The service has found libvirt again."""
+    async with visit.api.feed("topics=hypervisor") as feed:
+        while (await feed.next())["hypervisor"]["state"] != "connected":
+            pass
 
 
 async def _assert_page_alarms(visit: Visit) -> None:
