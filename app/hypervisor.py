@@ -52,6 +52,7 @@ _ENDS_SEC, _ENDS_TRIES = 10.0, 100
 _LEFT_BY_A_DUMP = (
     libvirt.VIR_DOMAIN_PAUSED_DUMP,
     libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,  # a libvirtd that was started anew takes the live dump's end for a migration's
     getattr(libvirt, "VIR_DOMAIN_PAUSED_API_ERROR", 14),  # libvirt 9.2
 )
 
@@ -117,7 +118,8 @@ class Hypervisor:
         """Resume every guest that stands still because of a dump that nobody is making any more.
 
         Such a guest (state paused, reason dump, no job) stays so for ever if libvirtd was killed in mid-dump. Of the VM
-        ``dumped``, whose capture has just ended, that nobody says why it stands still (a live dump) is enough. Raises
+        ``dumped``, of which it is known that its capture died, it is enough that libvirt does not know why it stands still,
+        or takes the live dump for a migration; but while a job is on (a real one has one) it is left alone. Raises
         ``HypervisorError``.
         """
         return await self._call(functools.partial(_resume_left_paused, self._connected(), dumped))

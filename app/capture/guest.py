@@ -186,8 +186,9 @@ class Guest:
         """Whether the guest has ended."""
         try:
             return not self.connection.call(self.raw.isActive)
-        except CaptureFailed:  # a transient domain is not known any more
-            return True
+        except CaptureFailed as error:
+            cause = error.__cause__  # a transient domain is not known any more
+            return isinstance(cause, libvirt.libvirtError) and cause.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
         except MemoryDumpsError:
             return False
 

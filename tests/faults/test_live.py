@@ -89,9 +89,9 @@ async def test_killed_service_leaves_nothing_once_it_runs_again(scene: Scene, bo
 
 
 async def test_killed_daemon_costs_the_dump_and_not_the_guest(scene: Scene) -> None:
-    before = scene.dumps()
     async with scene.visit() as visit:
         async with visit.held("capturing") as (job_id, process):
+            before = scene.dumps()
             scene.lab.kill_libvirtd()
             process.go_on()
             job = await visit.end_of(job_id)
