@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -80,9 +81,15 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(foundation: Foundation, listening: socket.socket) -> None:
-    ended = asyncio.Event()
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def end(*_signal: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended already
+            loop.call_soon_threadsafe(ended.set)
+
+    # Not the loop's own handlers: they go with the loop, and a second signal would then kill what is being written out.
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        signal.signal(number, end)
     runner = web.AppRunner(create_app(foundation), access_log=None, handle_signals=False, shutdown_timeout=GRACE_SEC)
     try:
         await runner.setup()

@@ -8,7 +8,6 @@ lz4 release the GIL on buffers of this size, so the threads do run beside each o
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -22,6 +21,7 @@ from typing import Self
 
 from app.capture.codecs import BLOCK_BYTES, Codec, Pieces
 from app.capture.patience import Patience
+from app.capture.room import FULL, free_bytes, reserve
 from app.errors import CaptureError, DumpDirUnusable, NoSpace, SealFailed
 from app.evidence import dump_name, encode_manifest, manifest_path, partial_path, publish
 from app.model import Compression, Manifest
@@ -69,7 +69,7 @@ class Seal:
         self._dump = self._name(self._attempt)
         self._published = False
         try:
-            _reserve(self._file, dump_dir, reserve_bytes)
+            reserve(self._file, dump_dir, reserve_bytes)
         except BaseException:
             self._discard()
             raise
@@ -200,8 +200,8 @@ class Seal:
             raise self._as_ours(self._failure) from self._failure
 
     def _as_ours(self, error: BaseException) -> CaptureError:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return NoSpace(str(self._dump.parent), self._stored_bytes, _free_bytes(self._dump.parent))
+        if isinstance(error, OSError) and error.errno in FULL:
+            return NoSpace(str(self._dump.parent), self._stored_bytes, free_bytes(self._dump.parent))
         return SealFailed(f"The dump could not be written to {self._dump}: {error}. Nothing of it was kept, and the guest runs on.")
 
     def _rename(self) -> None:
@@ -263,21 +263,6 @@ def _new_partial(path: Path) -> int | None:
             return descriptor
     os.close(descriptor)
     return None
-
-
-def _reserve(descriptor: int, folder: Path, size_bytes: int) -> None:
-    try:
-        os.posix_fallocate(descriptor, 0, size_bytes)
-    except OSError as error:
-        os.ftruncate(descriptor, 0)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise NoSpace(str(folder), size_bytes, _free_bytes(folder)) from error
-        raise DumpDirUnusable(f"Room in {folder} cannot be reserved: {error.strerror}. The guest was not touched.") from error
-
-
-def _free_bytes(folder: Path) -> int:
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
 
 
 def _write_synced(path: Path, content: bytes) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from app.capture.allowance import Allowance
 from app.capture.migration import PAGE_BYTES, Block
+from app.capture.room import FULL, free_bytes, reserve
 from app.errors import CaptureError, DumpDirUnusable, NoSpace
 from app.fifo import Rendezvous
 
@@ -208,10 +209,7 @@ class _File:
     def reserve(self, size_bytes: int) -> None:
         """Have room for so many bytes in all. Raises ``NoSpace`` or ``DumpDirUnusable``."""
         if size_bytes > self._size_bytes:
-            try:
-                os.posix_fallocate(self._descriptor, 0, size_bytes)
-            except OSError as error:
-                raise self._as_ours(error, size_bytes) from error
+            reserve(self._descriptor, self._folder, size_bytes, already_bytes=self._size_bytes)
             self._size_bytes = size_bytes
 
     def put(self, numbers: NDArray[np.int64], content: NDArray[np.uint8]) -> None:
@@ -252,9 +250,8 @@ class _File:
             self._descriptor = -1
 
     def _as_ours(self, error: OSError, size_bytes: int) -> CaptureError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            stat = os.statvfs(self._folder)
-            return NoSpace(str(self._folder), size_bytes, stat.f_bavail * stat.f_frsize)
+        if error.errno in FULL:
+            return NoSpace(str(self._folder), size_bytes, free_bytes(self._folder))
         return _unusable(self._folder, error)
 
 

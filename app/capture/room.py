@@ -1,0 +1,34 @@
+"""Room on a disk: taken before it is needed, so that running captures cannot promise themselves the same room."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from app.errors import DumpDirUnusable, NoSpace
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def free_bytes(folder: Path) -> int:
+    """What this user may still write in ``folder``'s file system."""
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+def reserve(descriptor: int, folder: Path, size_bytes: int, *, already_bytes: int = 0) -> None:
+    """Take room for ``size_bytes`` of an open file in ``folder``, of which ``already_bytes`` are taken.
+
+    What does not fit is not even tried: the kernel would take all that is left before it gives up, and whoever writes to the
+    disk in that moment would fail. Raises ``NoSpace`` or ``DumpDirUnusable``.
+    """
+    try:
+        if size_bytes - already_bytes > free_bytes(folder):
+            raise NoSpace(str(folder), size_bytes, free_bytes(folder))
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    except OSError as error:
+        os.ftruncate(descriptor, already_bytes)
+        if error.errno in FULL | {errno.EFBIG}:
+            raise NoSpace(str(folder), size_bytes, free_bytes(folder)) from error
+        raise DumpDirUnusable(f"Room in {folder} cannot be reserved: {error.strerror}. The guest was not touched.") from error
