@@ -250,7 +250,7 @@ class _File:
             self._descriptor = -1
 
     def _as_ours(self, error: OSError, size_bytes: int) -> CaptureError:
-        if error.errno in FULL:
+        if error.errno in FULL | {errno.EFBIG}:
             return NoSpace(str(self._folder), size_bytes, free_bytes(self._folder))
         return _unusable(self._folder, error)
 
