@@ -3,10 +3,6 @@
 libvirt is C and its daemon can hang. So every call is waited for only so long; what the service answers comes from what
 is known, and ``status`` says whether that is fresh. Events only mark what has to be looked at again. A daemon that is
 gone or silent is noticed by libvirt's keepalive, and the connection is made anew, for ever.
-
-``libvirtaio`` is not safe from other threads, and libvirt calls it from whichever thread makes a call. So one thread of
-this room's own has an event loop with ``libvirtaio`` and makes every call (docs/decisions/0003); the service's loop only
-hands over and waits.
 """
 
 from __future__ import annotations
@@ -14,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import libvirt
-import libvirtaio
 import structlog
 
 from app.errors import HypervisorNotResponding, HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
-from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, HypervisorStatus, Link, opennebula_vmid, vmid_of
+from app.hypervisor import calls
+from app.hypervisor.calls import Standing
+from app.model import Domain, HypervisorStatus, Link
 
 T = TypeVar("T")
 
@@ -33,50 +28,8 @@ log = structlog.get_logger()
 
 _CALL_SEC = 3.0
 _CONNECT_SEC = 5.0
-_KEEPALIVE_SEC, _KEEPALIVE_MISSES = 3, 2
 _FIRST_RETRY_SEC, _LAST_RETRY_SEC = 0.5, 5.0
-
-_STATES = tuple(DomainState)  # in the order of virDomainState
-_EVENTS = (
-    libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-    libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
-    libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
-    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
-    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
-    libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
-)
-"""After any of these a domain may look different from what is known."""
-
 _ENDS_SEC, _ENDS_TRIES = 10.0, 100
-
-_LEFT_BY_A_DUMP = (
-    libvirt.VIR_DOMAIN_PAUSED_DUMP,
-    libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
-    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,  # a libvirtd that was started anew takes the live dump's end for a migration's
-    getattr(libvirt, "VIR_DOMAIN_PAUSED_API_ERROR", 14),  # libvirt 9.2
-)
-
-# virDomainJobOperation, by number: what the words of `virsh domjobinfo` are.
-_OPERATIONS = {
-    1: "start",
-    2: "save",
-    3: "restore",
-    4: "migration in",
-    5: "migration out",
-    6: "snapshot",
-    7: "snapshot revert",
-    8: "dump",
-    9: "backup",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Guests that stood still because of a dump: the names of those that were resumed, and of those that could not be, by
-    uuid, with libvirt's reason."""
-
-    resumed: tuple[str, ...]
-    stuck: dict[str, str]
 
 
 class Hypervisor:
@@ -112,7 +65,7 @@ class Hypervisor:
 
     async def foreign_job(self, uuid: str) -> str | None:
         """What libvirt does with the domain right now (``migration out``, ``backup`` …), or None. Raises ``HypervisorError``."""
-        return await self._call(functools.partial(_foreign_job, self._connected(), uuid))
+        return await self._call(functools.partial(calls.foreign_job, self._connected(), uuid))
 
     async def resume_left_paused(self, dumped: str = "") -> Standing:
         """Resume every guest that stands still because of a dump that nobody is making any more.
@@ -122,7 +75,7 @@ class Hypervisor:
         or takes the live dump for a migration; but while a job is on (a real one has one) it is left alone. Raises
         ``HypervisorError``.
         """
-        return await self._call(functools.partial(_resume_left_paused, self._connected(), dumped))
+        return await self._call(functools.partial(calls.resume_left_paused, self._connected(), dumped))
 
     async def idle(self, uuid: str) -> bool:
         """Whether libvirt does nothing with the domain any more, after waiting a while for a dump that broke off to end.
@@ -137,7 +90,7 @@ class Hypervisor:
 
     async def set_downtime(self, uuid: str, downtime_ms: int) -> None:
         """Set a domain's maximum downtime; one that is gone or shut off has none. Raises ``HypervisorError``."""
-        await self._call(functools.partial(_set_downtime, self._connected(), uuid, downtime_ms))
+        await self._call(functools.partial(calls.set_downtime, self._connected(), uuid, downtime_ms))
 
     async def follow(self, connected: Callable[[], None]) -> None:
         """Connect, keep the inventory, connect again: until cancelled. ``connected`` is called after each connection."""
@@ -161,17 +114,17 @@ class Hypervisor:
 
     async def _connect(self) -> None:
         self._closed.clear()
-        opening = _on_libvirts_thread(functools.partial(_open, self.uri))
+        opening = calls.on_libvirts_thread(functools.partial(calls.open_connection, self.uri))
         try:
             done, _ = await asyncio.wait({opening}, timeout=_CONNECT_SEC)
             if not done:
                 self._lost(HypervisorNotResponding(self.uri))
             connection = await asyncio.shield(opening)  # a daemon that hangs may come back, and answers then
         except libvirt.libvirtError as error:
-            raise _translated(self.uri, error) from error
+            raise calls.translated(self.uri, error) from error
         self._connection = connection
-        await self._call(functools.partial(_register, connection, self._event, self._close_event))
-        name, found = await self._call(functools.partial(_inventory, connection))
+        await self._call(functools.partial(calls.register, connection, self._event, self._close_event))
+        name, found = await self._call(functools.partial(calls.inventory, connection))
         self._stale.clear()
         self._something_is_stale.clear()
         self._domains = {domain.uuid: domain for domain in found}
@@ -182,7 +135,7 @@ class Hypervisor:
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            closing = _on_libvirts_thread(functools.partial(_close, connection))
+            closing = calls.on_libvirts_thread(functools.partial(calls.close_connection, connection))
             await asyncio.wait({closing}, timeout=1.0)
 
     def _lost(self, error: MemoryDumpsError) -> None:
@@ -208,7 +161,7 @@ class Hypervisor:
     async def _call(self, function: Callable[[], T]) -> T:
         """``function`` on libvirt's thread. Raises ``HypervisorNotResponding`` when it takes too long; it goes on, and
         when it ends after all, libvirt answers again. Other errors: ``HypervisorUnreachable``, ``HypervisorRefused``."""
-        future = _on_libvirts_thread(function)
+        future = calls.on_libvirts_thread(function)
         done, _ = await asyncio.wait({future}, timeout=_CALL_SEC)
         if not done:
             error = HypervisorNotResponding(self.uri)
@@ -218,7 +171,7 @@ class Hypervisor:
         try:
             return future.result()
         except libvirt.libvirtError as error:
-            raise _translated(self.uri, error) from error
+            raise calls.translated(self.uri, error) from error
 
     def _answered_late(self, future: asyncio.Future[T]) -> None:
         """A call that was given up came back: unless the connection broke, the daemon merely was slow."""
@@ -271,7 +224,7 @@ class Hypervisor:
             closed.cancel()
 
     async def _look_again(self, connection: libvirt.virConnect, uuids: Sequence[str]) -> None:
-        seen = await self._call(functools.partial(_look, connection, uuids, self.status.name))
+        seen = await self._call(functools.partial(calls.look, connection, uuids, self.status.name))
         before = dict(self._domains)
         for uuid, domain in seen.items():
             if domain is None:
@@ -282,134 +235,4 @@ class Hypervisor:
             self._domains_changed()
 
 
-# --- on libvirt's thread ----------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _libvirts_loop() -> asyncio.AbstractEventLoop:
-    """The loop of libvirt's thread, started at the first use. The thread is a daemon: a call that hangs in libvirt must
-    not keep the process."""
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)  # its words reach us as exceptions
-    loop = asyncio.new_event_loop()
-    libvirtaio.virEventRegisterAsyncIOImpl(loop=loop)
-    threading.Thread(target=loop.run_forever, name="libvirt", daemon=True).start()
-    return loop
-
-
-def _on_libvirts_thread(function: Callable[[], T]) -> asyncio.Future[T]:
-    async def call() -> T:
-        return function()
-
-    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), _libvirts_loop()))
-
-
-def _open(uri: str) -> libvirt.virConnect:
-    connection = libvirt.open(uri)
-    with contextlib.suppress(libvirt.libvirtError):  # drivers inside this process have nothing to keep alive
-        connection.setKeepAlive(_KEEPALIVE_SEC, _KEEPALIVE_MISSES)
-    return connection
-
-
-def _register(
-    connection: libvirt.virConnect, event: Callable[..., None], closed: Callable[[libvirt.virConnect, int, object], None]
-) -> None:
-    for kind in _EVENTS:
-        with contextlib.suppress(libvirt.libvirtError):  # a driver need not have all of them
-            connection.domainEventRegisterAny(None, kind, event, None)
-    connection.registerCloseCallback(closed, None)
-
-
-def _close(connection: libvirt.virConnect) -> None:
-    with contextlib.suppress(libvirt.libvirtError):
-        connection.unregisterCloseCallback()
-    with contextlib.suppress(libvirt.libvirtError):
-        connection.close()
-
-
-def _inventory(connection: libvirt.virConnect) -> tuple[str, list[Domain]]:
-    name = connection.getHostname()
-    found = []
-    for raw in connection.listAllDomains():
-        with contextlib.suppress(libvirt.libvirtError):  # it went away meanwhile; its event comes
-            found.append(_domain(raw, name))
-    return name, found
-
-
-def _look(connection: libvirt.virConnect, uuids: Sequence[str], hypervisor: str) -> dict[str, Domain | None]:
-    """Each domain as it is now, None where it is no more."""
-    seen: dict[str, Domain | None] = {}
-    for uuid in uuids:
-        try:
-            seen[uuid] = _domain(connection.lookupByUUIDString(uuid), hypervisor)
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise
-            seen[uuid] = None
-    return seen
-
-
-def _domain(raw: libvirt.virDomain, hypervisor: str) -> Domain:
-    state, max_kib, _, vcpus, _ = raw.info()
-    number = raw.ID()
-    libvirt_id = None if number < 0 else number
-    vmid = None
-    with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
-        vmid = opennebula_vmid(raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE))
-    return Domain(
-        uuid=raw.UUIDString(),
-        name=raw.name(),
-        id=libvirt_id,
-        vmid=vmid_of(name=raw.name(), libvirt_id=libvirt_id, opennebula_vmid=vmid),
-        state=_STATES[state],
-        memory_bytes=max_kib * 1024,
-        vcpus=vcpus,
-        hypervisor=hypervisor,
-    )
-
-
-def _foreign_job(connection: libvirt.virConnect, uuid: str) -> str | None:
-    try:
-        stats = connection.lookupByUUIDString(uuid).jobStats()
-    except libvirt.libvirtError as error:
-        # The test driver has no jobs; a domain that is gone or stopped has none either, and its own capture says so.
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
-            return None
-        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
-            return _OPERATIONS[8]  # one that broke off and has not ended yet: "dump query failed"
-        raise
-    if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
-        return None
-    return _OPERATIONS.get(stats.get("operation", 0), "unknown operation")
-
-
-def _resume_left_paused(connection: libvirt.virConnect, dumped: str) -> Standing:
-    resumed, stuck = [], {}
-    for raw in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
-        state, reason = raw.state()
-        reasons = _LEFT_BY_A_DUMP if raw.UUIDString() == dumped else (libvirt.VIR_DOMAIN_PAUSED_DUMP,)
-        left = state == libvirt.VIR_DOMAIN_PAUSED and reason in reasons
-        if left and _foreign_job(connection, raw.UUIDString()) is None:
-            try:
-                raw.resume()
-                resumed.append(raw.name())
-            except libvirt.libvirtError as error:
-                stuck[raw.UUIDString()] = f"{raw.name()} stands still after a dump, and could not be resumed: {error}."
-    return Standing(tuple(resumed), stuck)
-
-
-def _set_downtime(connection: libvirt.virConnect, uuid: str, downtime_ms: int) -> None:
-    try:
-        connection.lookupByUUIDString(uuid).migrateSetMaxDowntime(downtime_ms, 0)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
-            raise
-
-
-def _translated(uri: str, error: libvirt.libvirtError) -> MemoryDumpsError:
-    text = error.get_error_message() or str(error)
-    code = error.get_error_code()
-    if code in (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_UNAVAILABLE):
-        return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
-    if code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED):
-        return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
-    return HypervisorUnreachable(uri, text)
+__all__ = ["Hypervisor", "Standing"]

@@ -1,0 +1,196 @@
+"""Every call to libvirt that the service makes, and the one thread that makes them all.
+
+``libvirtaio`` is not safe from other threads, and libvirt calls it from whichever thread makes a call. So one thread of this
+room's own has an event loop with ``libvirtaio`` and makes every call (docs/decisions/0003); the service's loop only hands
+over and waits. What stands below ``on_libvirts_thread`` runs there, blocks, and raises ``libvirt.libvirtError``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import libvirt
+import libvirtaio
+
+from app.errors import HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
+from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, opennebula_vmid, vmid_of
+
+T = TypeVar("T")
+
+_KEEPALIVE_SEC, _KEEPALIVE_MISSES = 3, 2
+_STATES = tuple(DomainState)  # in the order of virDomainState
+_EVENTS = (
+    libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+    libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
+    libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+    libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
+)
+"""After any of these a domain may look different from what is known."""
+
+
+_LEFT_BY_A_DUMP = (
+    libvirt.VIR_DOMAIN_PAUSED_DUMP,
+    libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,  # a libvirtd that was started anew takes the live dump's end for a migration's
+    getattr(libvirt, "VIR_DOMAIN_PAUSED_API_ERROR", 14),  # libvirt 9.2
+)
+
+# virDomainJobOperation, by number: what the words of `virsh domjobinfo` are.
+_OPERATIONS = {
+    1: "start",
+    2: "save",
+    3: "restore",
+    4: "migration in",
+    5: "migration out",
+    6: "snapshot",
+    7: "snapshot revert",
+    8: "dump",
+    9: "backup",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Guests that stood still because of a dump: the names of those that were resumed, and of those that could not be, by
+    uuid, with libvirt's reason."""
+
+    resumed: tuple[str, ...]
+    stuck: dict[str, str]
+
+
+@functools.cache
+def libvirts_loop() -> asyncio.AbstractEventLoop:
+    """The loop of libvirt's thread, started at the first use. The thread is a daemon: a call that hangs in libvirt must
+    not keep the process."""
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)  # its words reach us as exceptions
+    loop = asyncio.new_event_loop()
+    libvirtaio.virEventRegisterAsyncIOImpl(loop=loop)
+    threading.Thread(target=loop.run_forever, name="libvirt", daemon=True).start()
+    return loop
+
+
+def on_libvirts_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    async def call() -> T:
+        return function()
+
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), libvirts_loop()))
+
+
+def open_connection(uri: str) -> libvirt.virConnect:
+    connection = libvirt.open(uri)
+    with contextlib.suppress(libvirt.libvirtError):  # drivers inside this process have nothing to keep alive
+        connection.setKeepAlive(_KEEPALIVE_SEC, _KEEPALIVE_MISSES)
+    return connection
+
+
+def register(
+    connection: libvirt.virConnect, event: Callable[..., None], closed: Callable[[libvirt.virConnect, int, object], None]
+) -> None:
+    for kind in _EVENTS:
+        with contextlib.suppress(libvirt.libvirtError):  # a driver need not have all of them
+            connection.domainEventRegisterAny(None, kind, event, None)
+    connection.registerCloseCallback(closed, None)
+
+
+def close_connection(connection: libvirt.virConnect) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.unregisterCloseCallback()
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.close()
+
+
+def inventory(connection: libvirt.virConnect) -> tuple[str, list[Domain]]:
+    name = connection.getHostname()
+    found = []
+    for raw in connection.listAllDomains():
+        with contextlib.suppress(libvirt.libvirtError):  # it went away meanwhile; its event comes
+            found.append(domain(raw, name))
+    return name, found
+
+
+def look(connection: libvirt.virConnect, uuids: Sequence[str], hypervisor: str) -> dict[str, Domain | None]:
+    """Each domain as it is now, None where it is no more."""
+    seen: dict[str, Domain | None] = {}
+    for uuid in uuids:
+        try:
+            seen[uuid] = domain(connection.lookupByUUIDString(uuid), hypervisor)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            seen[uuid] = None
+    return seen
+
+
+def domain(raw: libvirt.virDomain, hypervisor: str) -> Domain:
+    state, max_kib, _, vcpus, _ = raw.info()
+    number = raw.ID()
+    libvirt_id = None if number < 0 else number
+    vmid = None
+    with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
+        vmid = opennebula_vmid(raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE))
+    return Domain(
+        uuid=raw.UUIDString(),
+        name=raw.name(),
+        id=libvirt_id,
+        vmid=vmid_of(name=raw.name(), libvirt_id=libvirt_id, opennebula_vmid=vmid),
+        state=_STATES[state],
+        memory_bytes=max_kib * 1024,
+        vcpus=vcpus,
+        hypervisor=hypervisor,
+    )
+
+
+def foreign_job(connection: libvirt.virConnect, uuid: str) -> str | None:
+    try:
+        stats = connection.lookupByUUIDString(uuid).jobStats()
+    except libvirt.libvirtError as error:
+        # The test driver has no jobs; a domain that is gone or stopped has none either, and its own capture says so.
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            return None
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
+            return _OPERATIONS[8]  # one that broke off and has not ended yet: "dump query failed"
+        raise
+    if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
+        return None
+    return _OPERATIONS.get(stats.get("operation", 0), "unknown operation")
+
+
+def resume_left_paused(connection: libvirt.virConnect, dumped: str) -> Standing:
+    resumed, stuck = [], {}
+    for raw in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
+        state, reason = raw.state()
+        reasons = _LEFT_BY_A_DUMP if raw.UUIDString() == dumped else (libvirt.VIR_DOMAIN_PAUSED_DUMP,)
+        left = state == libvirt.VIR_DOMAIN_PAUSED and reason in reasons
+        if left and foreign_job(connection, raw.UUIDString()) is None:
+            try:
+                raw.resume()
+                resumed.append(raw.name())
+            except libvirt.libvirtError as error:
+                stuck[raw.UUIDString()] = f"{raw.name()} stands still after a dump, and could not be resumed: {error}."
+    return Standing(tuple(resumed), stuck)
+
+
+def set_downtime(connection: libvirt.virConnect, uuid: str, downtime_ms: int) -> None:
+    try:
+        connection.lookupByUUIDString(uuid).migrateSetMaxDowntime(downtime_ms, 0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            raise
+
+
+def translated(uri: str, error: libvirt.libvirtError) -> MemoryDumpsError:
+    text = error.get_error_message() or str(error)
+    code = error.get_error_code()
+    if code in (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_UNAVAILABLE):
+        return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
+    if code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED):
+        return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
+    return HypervisorUnreachable(uri, text)
