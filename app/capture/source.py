@@ -6,7 +6,6 @@ events where the driver is QEMU, else by libvirt's lifecycle events.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import threading
@@ -207,12 +206,6 @@ class Stream:
                     self._guest.connection.uri, f"the ssh that brings the memory broke off: {trouble}"
                 ) from error
             raise
-
-    def abort(self) -> None:
-        """Abort a live dump, and wait for its end: the guest runs on. Raises what the capture's patience raises."""
-        self._guest.abort()
-        with contextlib.suppress(CaptureFailed):
-            self._guest.connection.result(self._call)
 
 
 def _cannot_migrate(error: BaseException | None) -> bool:

@@ -109,7 +109,6 @@ def test_fifo_has_a_reader_and_brings_every_byte(tmp_path: Path, far_tmp: Path, 
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "pipe")] == [0o700, 0o600]
     with open(os.open(fifo.path, os.O_WRONLY | os.O_NONBLOCK), "wb") as writer:  # noqa: PTH123 - ENXIO if there were no reader
         writer.write(b"memory\n" * 1000)
-    fifo.hang_up()
     os.set_blocking(fifo.reader, True)
     with open(fifo.reader, "rb", closefd=False) as reader:
         assert reader.read() == b"memory\n" * 1000
