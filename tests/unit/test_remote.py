@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +99,11 @@ def test_socket_of_another_host_is_not_looked_for_here(tmp_path: Path) -> None:
     assert rendezvous("qemu+ssh://far/session?socket=/proc/1/stat", tmp_path) == Rendezvous(tmp_path, None)
 
 
+def _write(writer: int, content: bytes) -> None:
+    with open(writer, "wb") as file:
+        file.write(content)
+
+
 @pytest.mark.parametrize(
     "programs", ["", "ln -s /bin/bash bin/sh", "/bin/busybox --install -s bin"], ids=["own", "bash", "busybox"]
 )
@@ -107,11 +113,15 @@ def test_fifo_has_a_reader_and_brings_every_byte(tmp_path: Path, far_tmp: Path, 
     folder = far_tmp / ".memdump-4711"
     assert fifo.path == f"{folder}/pipe"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "pipe")] == [0o700, 0o600]
-    with open(os.open(fifo.path, os.O_WRONLY | os.O_NONBLOCK), "wb") as writer:  # noqa: PTH123 - ENXIO if there were no reader
-        writer.write(b"memory\n" * 1000)
+    writer = os.open(fifo.path, os.O_WRONLY | os.O_NONBLOCK)  # ENXIO if there were no reader
+    os.set_blocking(writer, True)
+    memory = b"memory\n" * 100_000  # more than the pipe holds: the writer cannot be done before the far end reads
+    writing = threading.Thread(target=_write, args=(writer, memory))
+    writing.start()
     os.set_blocking(fifo.reader, True)
     with open(fifo.reader, "rb", closefd=False) as reader:
-        assert reader.read() == b"memory\n" * 1000
+        assert reader.read() == memory
+    writing.join()
     fifo.drop(settled=True)
     assert fifo.trouble() is None
 
