@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from app.access import SCHEMA as ACCESS_SCHEMA
 from app.access import Access
 from app.changes import Changes
 from app.config import Settings
-from app.errors import HypervisorError, StateError
+from app.errors import DumpDirUnusable, HypervisorError, StateError
 from app.hypervisor import Hypervisor
 from app.jobs.alarms import SCHEMA as ALARMS_SCHEMA
 from app.jobs.alarms import Alarms
@@ -153,7 +154,7 @@ class _Parts:
     async def run(self, _app: web.Application) -> AsyncIterator[None]:
         """Reconcile, read the stores, then start what moves; stop it in the opposite order."""
         await self._warn_of_settings()
-        _make_dump_dir(self.settings)
+        await self._make_dump_dir()
         await reconcile(self.settings, self.journal, self.index)
         for store in (self.inventory, self.alarms, self.recorder, self.pool):
             await store.open()
@@ -175,6 +176,19 @@ class _Parts:
             stats=await self.index.stats(),
             activity=await self.journal.activity(NEWEST_ACTIVITY),
         )
+
+    async def _make_dump_dir(self) -> None:
+        """A first start makes it. One that cannot be used does not keep the service from starting: it is told, and each dump
+        says so again."""
+        dump_dir = self.settings.dump_dir
+        try:
+            dump_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            why = None if os.access(dump_dir, os.W_OK | os.X_OK) else "this user may not write there"
+        except OSError as error:
+            why = error.strerror or str(error)
+        if why is not None:
+            message = f"Dumps cannot be written to {dump_dir}: {why}. Make the folder, make it writable, or set DUMP_DIR."
+            await self._tell(activity_now("error", DumpDirUnusable.code, message))
 
     async def _warn_of_settings(self) -> None:
         if self.settings.influx_url is not None:
@@ -236,11 +250,3 @@ class _Parts:
             await self._tell(activity_now("error", "guest-left-paused", f"Whether a guest stands still could not be seen: {error}"))
         except StateError as error:
             log.error("activity_not_kept", code=error.code, message=str(error))
-
-
-def _make_dump_dir(settings: Settings) -> None:
-    """A first start makes it. One that cannot be made does not keep the service from starting: each dump says so."""
-    try:
-        settings.dump_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        log.error("dump_dir_unusable", dump_dir=str(settings.dump_dir), message=error.strerror)

@@ -191,9 +191,14 @@ class TooManyWaiting(MemoryDumpsError):
 
     code = "too-many-waiting"
 
-    def __init__(self, waiting: int, limit: int) -> None:
-        super().__init__(f"{waiting} dumps wait already, and at most {limit} may. Try again when some have ended.")
+    def __init__(self, waiting: int, asked: int, limit: int) -> None:
+        super().__init__(
+            f"{waiting} dumps wait already, and at most {limit} may. Try again when some have ended."
+            if asked <= limit
+            else f"{asked} dumps were asked for at once, and at most {limit} may wait. Ask for fewer at once."
+        )
         self.waiting = waiting
+        self.asked = asked
         self.limit = limit
 
 

@@ -31,7 +31,8 @@ _SECRET_KEYS = frozenset(
     {"token", "influx_token", "api_token", "cookie", "session", "authorization", "password", "login_url", "login_code"}
 )
 _SECRET_TEXT = re.compile(
-    r"(?P<token>mdt_)[A-Za-z0-9_-]{8,}|(?P<query>[?&](?:code|token)=)[^&\s\"'>]+|(?P<bearer>\bBearer )[^\s\"',]+"
+    r"(?P<token>mdt_)[A-Za-z0-9_-]{8,}|(?P<query>(?:[?&](?:code|token)|\bmemory_dumps_session)=)[^&\s\"';>]+"
+    r"|(?P<bearer>\bBearer )[^\s\"',]+"
 )
 REDACTED = "[redacted]"
 
@@ -66,6 +67,9 @@ def open_log(log_dir: Path, stderr: TextIO | None = None) -> Log:
     lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_LINES)
     handler = _HandOver(lines)
     listener = _Writer(lines, on_disk, on_screen)
+    # What aiohttp cannot parse it logs as an error with a traceback and the offending text, which may be a whole cookie:
+    # anybody could fill the log with it.
+    logging.getLogger("aiohttp.server").addFilter(_not_parsed)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
@@ -76,6 +80,15 @@ def open_log(log_dir: Path, stderr: TextIO | None = None) -> Log:
     )
     listener.start()
     return Log(listener, handler)
+
+
+def _not_parsed(record: logging.LogRecord) -> bool:
+    """Let a request that is no HTTP through as one line without its text."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and type(error).__module__ in ("aiohttp.http_exceptions", "aiohttp.web_protocol"):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args, record.exc_info = "request_not_parsed: %s", (type(error).__name__,), None
+    return True
 
 
 class _OwnFile(logging.handlers.RotatingFileHandler):

@@ -214,7 +214,7 @@ def parse(arguments: list[str]) -> Request:
     parser.add_argument("--no-record", action="store_true", help="leave the record to somebody else")
     given = parser.parse_args(arguments)
     if bool(given.vms) == given.all:
-        parser.error("name the VMs, or say --all")
+        parser.error("name the VMs or say --all, not both" if given.all else "name the VMs, or say --all")
     if given.timeout_sec < 0 or given.max_pause_ms < 1:
         parser.error("--timeout-sec must not be negative, --max-pause-ms at least 1")
     codec(given.compression, given.level)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from app.lines import FailedLine, FifoLine, Line, PhaseLine, ProgressLine, SealedLine, WarningLine
 from app.model import Manifest
@@ -24,10 +24,10 @@ class Terminal:
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=16),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[guest]}", markup=False),
             console=self._errors,
             transient=True,
@@ -37,7 +37,6 @@ class Terminal:
         self._name = ""
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -52,7 +51,8 @@ class Terminal:
                 guest = "guest stands still" if line.guest_paused else "guest runs"
                 if line.iteration > 1:
                     guest = f"pass {line.iteration}, {guest}"
-                self._bar.update(self._task, completed=line.bytes_done, total=line.bytes_total or None, guest=guest)
+                rate = f"{_size(int(line.rate_bytes_per_sec))}/s"
+                self._bar.update(self._task, completed=line.bytes_done, total=line.bytes_total or None, guest=guest, rate=rate)
             case WarningLine():
                 self._errors.print(f"{line.vm}: {line.message}", markup=False)
             case SealedLine():
@@ -70,13 +70,15 @@ class Terminal:
         if self._bar.disable:
             self._errors.print(text, markup=False)
         elif self._task is None:
-            self._task = self._bar.add_task(text, total=None, guest="")
+            self._bar.start()
+            self._task = self._bar.add_task(text, total=None, guest="", rate="")
         else:
             self._bar.update(self._task, description=text)
 
     def _end(self) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)
+            self._bar.stop()  # results go to another stream: nothing of the bar may stand between them
             self._task = None
 
     def _sealed(self, manifest: Manifest) -> None:

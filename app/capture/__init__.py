@@ -240,7 +240,9 @@ def _captured(under_way: _Capture) -> Stops:
     under_way.report.phase(Phase.SEALING, under_way.guest.domain.name)
     _see_it_run_on(under_way.guest, under_way.report)
     under_way.patience.restart(0)
-    return under_way.meter.stops()
+    stops = under_way.meter.stops()
+    under_way.report.guest_runs(not under_way.meter.standing)
+    return stops
 
 
 def _see_it_run_on(guest: Guest, report: Report) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from app.lines import FifoLine, Line, ProgressLine, WarningLine, phase_line
 from app.model import Phase
 
@@ -22,6 +24,7 @@ class Report:
         self._phase: Phase | None = None
         self._told_at = 0.0
         self._window: list[tuple[float, int]] = []
+        self._last: ProgressLine | None = None
 
     def phase(self, phase: Phase, dom: str) -> None:
         """The capture of ``dom`` enters ``phase``, or, if it is in it already, begins with it again: that is not told."""
@@ -48,18 +51,22 @@ class Report:
         self._told_at = now
         rate = self._rate(now, bytes_done)
         left = max(0, bytes_total - bytes_done)
-        self._tell(
-            ProgressLine(
-                vm=self.vm,
-                phase=self._phase or Phase.PREPARING,
-                bytes_done=bytes_done,
-                bytes_total=bytes_total,
-                rate_bytes_per_sec=round(rate, 1),
-                eta_sec=round(left / rate, 3) if rate and bytes_total else None,
-                guest_paused=guest_paused,
-                iteration=iteration,
-            )
+        self._last = ProgressLine(
+            vm=self.vm,
+            phase=self._phase or Phase.PREPARING,
+            bytes_done=bytes_done,
+            bytes_total=bytes_total,
+            rate_bytes_per_sec=round(rate, 1),
+            eta_sec=round(left / rate, 3) if rate and bytes_total else None,
+            guest_paused=guest_paused,
+            iteration=iteration,
         )
+        self._tell(self._last)
+
+    def guest_runs(self, runs: bool) -> None:
+        """Correct what the last progress said of the guest: its going on is heard a little later than its last byte."""
+        if self._last is not None and self._last.guest_paused is runs:
+            self._tell(msgspec.structs.replace(self._last, phase=self._phase or self._last.phase, guest_paused=not runs))
 
     def _rate(self, now: float, bytes_done: int) -> float:
         """Bytes a second over the last two seconds."""

@@ -88,7 +88,7 @@ class Pool:
             domains = await (self._everything() if all else self._named(vm_ids or ()))
             waiting = len(self._tasks) - self._size
             if waiting + len(domains) > MAX_WAITING:
-                raise TooManyWaiting(max(0, waiting), MAX_WAITING)
+                raise TooManyWaiting(max(0, waiting), len(domains), MAX_WAITING)
             trigger = await self._journal.begin(_trigger(domains, wish), claim)
             self._last = trigger
             for job in trigger.jobs:

@@ -212,12 +212,10 @@ class Run:
         fault = self._fault or Fault(CaptureDied.code, "The capture ended without a result.")
         if fault.code == CaptureCancelled.code and self._stopped:
             await self._to(Phase.INTERRUPTED, STOPPED)
-            await self._parts.journal.tell(
-                activity_now("warning", STOPPED.code, f"{self.job.dom}: {STOPPED.message}", job=self.job)
-            )
+            await self._parts.journal.tell(activity_now("warning", STOPPED.code, _about(self.job, STOPPED.message), job=self.job))
         elif fault.code == CaptureCancelled.code:
             await self._to(Phase.CANCELLED, fault)
-            await self._parts.journal.tell(activity_now("info", "dump-cancelled", f"{self.job.dom}: {fault.message}", job=self.job))
+            await self._parts.journal.tell(activity_now("info", "dump-cancelled", _about(self.job, fault.message), job=self.job))
         else:
             await self._fail(fault)
 
@@ -240,7 +238,7 @@ class Run:
 
     async def _fail(self, fault: Fault) -> None:
         await self._to(Phase.FAILED, fault)
-        await self._parts.journal.tell(activity_now("error", fault.code, f"{self.job.dom}: {fault.message}", job=self.job))
+        await self._parts.journal.tell(activity_now("error", fault.code, _about(self.job, fault.message), job=self.job))
 
     async def _fail_unjournalled(self, error: StateError) -> None:
         """The disk does not take it; whoever is looking hears of it all the same."""
@@ -250,13 +248,24 @@ class Run:
             await self._keep(self.job)
 
     async def _to(self, phase: Phase, fault: Fault | None = None) -> None:
-        await self._keep(self.job.step(phase, datetime.now(UTC), error=fault))
+        job = self.job.step(phase, datetime.now(UTC), error=fault)
+        if phase.final and job.progress is not None:  # nothing that this job does keeps the guest any more
+            job = replace(job, progress=replace(job.progress, guest_paused=False))
+        await self._keep(job)
 
     async def _keep(self, job: Job) -> None:
         self.job = job
         await self._parts.keep(job)
 
 
+def _about(job: Job, message: str) -> str:
+    """A sentence that says which VM it is about."""
+    return message if message.startswith(job.dom) else f"{job.dom}: {message}"
+
+
 def _success(manifest: Manifest) -> str:
-    stood = f"stood still for {manifest.guest_pause_ms:.0f} ms" if manifest.mode != "plain" else "was captured as its driver could"
-    return f"{manifest.dom} was dumped in {manifest.duration_sec:.1f} s; it {stood}."
+    took = f"{manifest.dom} was dumped in {manifest.duration_sec:.1f} s"
+    if manifest.mode == "plain":
+        return f"{took}, as its driver could."
+    pause_ms = manifest.guest_pause_ms
+    return f"{took}; it stood still for {f'{pause_ms:.0f} ms' if pause_ms < 1000 else f'{pause_ms / 1000:.2f} s'}."

@@ -116,7 +116,7 @@ def problem_of(error: MemoryDumpsError) -> ProblemError | None:
     if error.code not in STATUS:
         return None
     members = {"place": error.place} if isinstance(error, RequestError) and error.place is not None else None
-    headers = {"Retry-After": "10"} if isinstance(error, TooManyWaiting) else None
+    headers = {"Retry-After": "10"} if isinstance(error, TooManyWaiting) and error.asked <= error.limit else None
     return ProblemError(error.code, str(error), members=members, headers=headers)
 
 

@@ -37,6 +37,8 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         request[keys.IDENTITY] = identity
     elif route not in PUBLIC:
         raise login_required() if bearer is None else login_required("This API token is not known, or was withdrawn.")
+    if hdrs.CONTENT_ENCODING in request.headers:
+        raise ProblemError("media-type-unsupported", "Send the body as it is, without Content-Encoding.")
     if bearer is None and _changes_something(request):
         _check_origin(request, identity)
         _check_content_type(request, route)

@@ -7,6 +7,7 @@ import { clone, field, keyed, setAttribute, setDisabled, setHidden, setMoment, s
 export function vmsView(store, actions) {
   const table = document.getElementById("vms-table");
   const empty = document.getElementById("vms-empty");
+  const unknown = document.getElementById("vms-unknown");
   const heading = document.getElementById("vms-heading");
   const all = document.getElementById("dump-all");
   const allError = document.getElementById("vms-error");
@@ -26,7 +27,8 @@ export function vmsView(store, actions) {
   return (state) => {
     const active = activeJobs(state);
     setHidden(table, state.vms.length === 0);
-    setHidden(empty, state.vms.length > 0);
+    setHidden(empty, state.vms.length > 0 || !state.hypervisor.name);
+    setHidden(unknown, Boolean(state.hypervisor.name));
     setDisabled(all, isPending(state, "dump-all") || dumpableVms(state).length === 0, heading);
     setText(field(allError, "error"), state.errors.get("dump-all") ?? "");
     setHidden(allError, !state.errors.has("dump-all"));
@@ -91,7 +93,12 @@ function dumpAllDialog(store, actions) {
     const vms = dumpableVms(store.state);
     const memory = bytes(vms.reduce((sum, vm) => sum + vm.memory_bytes, 0));
     const each = vms.length === 1 ? "The guest stands" : "Each guest stands";
-    setText(field(dialog, "text"), `The memory of ${vmCount(vms.length)} will be captured, ${memory} in all. ${each} still for a moment, or while its memory is read where that cannot be done live.`);
+    const still = {
+      live: "still for a moment.",
+      paused: "still while its memory is read.",
+      auto: "still for a moment, or, where it cannot be captured live, while its memory is read.",
+    }[dialog.dataset.mode];
+    setText(field(dialog, "text"), `The memory of ${vmCount(vms.length)} will be captured, ${memory} in all. ${each} ${still}`);
     setText(confirm, `Dump ${vmCount(vms.length)}`);
     dialog.showModal();
   };
