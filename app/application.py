@@ -25,7 +25,7 @@ from app.jobs.inventory import Inventory
 from app.jobs.journal import SCHEMA as JOURNAL_SCHEMA
 from app.jobs.journal import Journal, activity_now
 from app.jobs.pool import Pool
-from app.jobs.promises import keep_promises
+from app.jobs.promises import keep_all_promises, keep_promises
 from app.jobs.reconcile import reconcile
 from app.jobs.recorder import Recorder
 from app.jobs.standing import Watch
@@ -160,7 +160,11 @@ class _Parts:
             await store.open()
         await self._begin_view()
         self.changes.publish("hypervisor", self.hypervisor.status)
-        moving = [self._go(self.recorder.watch()), self._go(self.hypervisor.follow(self._connected))]
+        moving = [
+            self._go(self.recorder.watch()),
+            self._go(self.hypervisor.follow(self._connected)),
+            self._go(keep_all_promises(self.settings, self._watch())),
+        ]
         with contextlib.suppress(TimeoutError):  # so that who asks first finds the inventory; without libvirt it starts, too
             await asyncio.wait_for(self.hypervisor.tried.wait(), _FIRST_TRY_SEC)
         yield
@@ -237,12 +241,15 @@ class _Parts:
         except StateError as error:
             log.error("activity_not_kept", code=error.code, message=str(error))
 
+    def _watch(self) -> Watch:
+        return Watch(hypervisor=self.hypervisor, journal=self.journal, alarms=self.alarms)
+
     def _connected(self) -> None:
         self._go(self._free_guests())
 
     async def _free_guests(self) -> None:
         """A libvirtd or a service that was killed in mid-dump leaves its guest standing."""
-        watch = Watch(hypervisor=self.hypervisor, journal=self.journal, alarms=self.alarms)
+        watch = self._watch()
         try:
             await keep_promises(self.settings, watch)
             await watch.resume()

@@ -18,6 +18,9 @@ AUTH_MODES: tuple[AuthMode, ...] = ("token", "none")
 
 Word = TypeVar("Word", bound=str)
 
+MOST_PAUSE_MS = 2_000_000
+"""What QEMU takes for ``downtime-limit`` at the most (its ``MAX_MIGRATE_DOWNTIME``)."""
+
 MAX_WAITING = 1000
 """Dumps that may wait for a place in the pool, beyond those that run."""
 
@@ -92,7 +95,7 @@ class Settings:
             max_concurrent_dumps=read.whole("MEMDUMP_MAX_CONCURRENT_DUMPS", 2, low=1, high=64),
             dump_timeout_sec=read.seconds("MEMDUMP_DUMP_TIMEOUT_SEC", 300.0),
             mode=read.choice("MEMDUMP_MODE", "auto", MODES),
-            max_pause_ms=read.whole("MEMDUMP_MAX_PAUSE_MS", 300, low=1, high=3_600_000),
+            max_pause_ms=read.whole("MEMDUMP_MAX_PAUSE_MS", 300, low=1, high=MOST_PAUSE_MS),
             fallback_pause_ms=read.whole("MEMDUMP_FALLBACK_PAUSE_MS", 10_000, low=0, high=86_400_000),
             spool_memory_bytes=read.size("MEMDUMP_SPOOL_MEMORY"),
             compression=read.choice("MEMDUMP_COMPRESSION", "gzip", ALGORITHMS),

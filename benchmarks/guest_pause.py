@@ -45,6 +45,7 @@ def _floor(on: Stage) -> float:
         writer = os.open(path, os.O_WRONLY)
         discard = subprocess.Popen(["dd", "of=/dev/null", "bs=1M", "status=none"], stdin=reader)
         with PauseMeter(guest) as meter:
+            meter.expect(True)
             guest.raw.coreDumpWithFormat(
                 str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY | libvirt.VIR_DUMP_LIVE
             )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 from benchmarks.figures import Figure, in_turn, median, spread
 from benchmarks.stage import GUEST, LARGE, Stage
 from demo import Guest
+from tests.qemu.outside import memdump
 
 _MOST_MIB = 250
 _SPOOL_MIB = 1200
 
 
 def of_small_and_large(on: Stage) -> Figure:
-    """``ru_maxrss`` of ``scripts/memdump.py``, which is the capture process, gzip, the paused way."""
+    """``VmHWM`` of ``scripts/memdump.py``, which is the capture process, gzip, the paused way."""
     small, large = in_turn(lambda: _peak_mib(on, GUEST, "paused"), lambda: _peak_mib(on, LARGE, "paused"))
     growth = median(large) / median(small) - 1
     return Figure(
@@ -44,15 +42,9 @@ def of_a_spool(on: Stage) -> Figure:
 
 
 def _peak_mib(on: Stage, guest: Guest, mode: str, **settings: str) -> float:
-    dumps = on.folder / "peak"
-    dumps.mkdir(exist_ok=True)
-    options = ["--no-record", f"--mode={mode}", f"--uri={on.lab.uri}", f"--dump-dir={dumps}"]
-    words = [sys.executable, "scripts/memdump.py", *options, guest.name]
-    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
-    pid = os.posix_spawn(words[0], words, {**os.environ, **settings}, file_actions=silent)
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        raise RuntimeError(f"the capture ended with {os.waitstatus_to_exitcode(status)}")
-    for path in dumps.iterdir():
+    capture = memdump(on.lab, on.folder / "peak", guest, "--no-record", f"--mode={mode}", **settings)
+    if capture.code:
+        raise RuntimeError(f"the capture ended with {capture.code}: {capture.lines[-1]}")
+    for path in (on.folder / "peak" / "dumps").iterdir():
         path.unlink()
-    return usage.ru_maxrss / 1024
+    return capture.peak_bytes / 2**20

@@ -31,7 +31,7 @@ sys.path.insert(0, str(_ROOT))
 from app.capture import Connection, Order, Patience, Report, capture, connect
 from app.capture.allowance import first_to_be_killed
 from app.capture.codecs import codec
-from app.config import Settings
+from app.config import MOST_PAUSE_MS, Settings
 from app.errors import ConfigError, MemoryDumpsError, StateError
 from app.lines import FailedLine, Line, SealedLine, encode
 from app.model import ALGORITHMS, MODES, Algorithm, Manifest, Mode
@@ -67,7 +67,7 @@ class Request:
     mode: Mode
     algorithm: Algorithm
     level: int | None
-    max_pause_ms: int
+    max_pause_ms: int | None
     timeout_sec: float
     operator: str
     reason: str | None
@@ -88,6 +88,7 @@ class Request:
             reason=self.reason,
             case=self.case,
             max_pause_ms=self.max_pause_ms,
+            live_pause_ms=self.settings.max_pause_ms,
             fallback_pause_ms=self.settings.fallback_pause_ms,
             spool_memory_bytes=self.settings.spool_memory_bytes,
         )
@@ -203,9 +204,7 @@ def parse(arguments: list[str]) -> Request:
     parser.add_argument("--mode", choices=MODES, default=settings.mode)
     parser.add_argument("--compression", choices=ALGORITHMS, default=settings.compression)
     parser.add_argument("--level", type=int, help="compression level (gzip 0…3, zstd -7…22, lz4 -9…16)")
-    parser.add_argument(
-        "--max-pause-ms", type=int, default=settings.max_pause_ms, help="longest stop that a live capture may cause"
-    )
+    parser.add_argument("--max-pause-ms", type=int, help=f"longest stop that may be planned (live: {settings.max_pause_ms})")
     parser.add_argument("--timeout-sec", type=float, default=settings.dump_timeout_sec, help="for one VM's memory; 0: none")
     parser.add_argument("--reason", help="why, for the manifest")
     parser.add_argument("--case", help="the case it belongs to, for the manifest")
@@ -215,8 +214,8 @@ def parse(arguments: list[str]) -> Request:
     given = parser.parse_args(arguments)
     if bool(given.vms) == given.all:
         parser.error("name the VMs or say --all, not both" if given.all else "name the VMs, or say --all")
-    if given.timeout_sec < 0 or given.max_pause_ms < 1:
-        parser.error("--timeout-sec must not be negative, --max-pause-ms at least 1")
+    if given.timeout_sec < 0 or not 1 <= (given.max_pause_ms or 1) <= MOST_PAUSE_MS:
+        parser.error(f"--timeout-sec must not be negative, --max-pause-ms from 1 to {MOST_PAUSE_MS}")
     codec(given.compression, given.level)
     if given.dump_dir is None and "DUMP_DIR" not in os.environ:
         settings.dump_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the default folder; a named one must be there

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import uuid_utils
 
+from app.capture.alone import alone
 from app.capture.codecs import codec
 from app.capture.elfcore import CoreHeader, read_header
 from app.capture.guest import Connection, Guest, connect
@@ -52,8 +53,9 @@ _REMOTE_BYTES_PER_SEC = 100e6  # the same through SSH over a network of 1 Gbit/s
 class Order:
     """What is to be captured, and how. ``timeout_sec`` 0: no limit. ``level`` None: the codec's default.
 
-    ``max_pause_ms`` is for the live way; ``fallback_pause_ms`` is the longest stop that ``auto`` may predict and still
-    fall back to the paused way; ``spool_memory_bytes`` None: a quarter of what is available.
+    ``max_pause_ms`` is what this capture was asked for, and binds ``auto`` whatever way it takes; without it a live capture
+    may stop the guest for ``live_pause_ms``, and ``auto`` falls back to the paused way if that is predicted to stop it for no
+    longer than ``fallback_pause_ms``; ``spool_memory_bytes`` None: a quarter of what is available.
     """
 
     vm: str
@@ -65,7 +67,8 @@ class Order:
     operator: str
     reason: str | None
     case: str | None
-    max_pause_ms: int = 300
+    max_pause_ms: int | None = None
+    live_pause_ms: int = 300
     fallback_pause_ms: int = 10_000
     spool_memory_bytes: int | None = None
 
@@ -106,14 +109,18 @@ def capture(order: Order, connection: Connection, report: Report, patience: Pati
     guest = connection.guest(order.vm)
     report.phase(Phase.PREPARING, guest.domain.name)
     started, began = datetime.now(UTC), time.monotonic()
-    with Seal(order.dump_dir, guest.domain.vmid, int(started.timestamp()), chosen, _worst_case(guest)) as seal:
+    where = rendezvous(connection.uri, order.dump_dir)
+    with (
+        Seal(order.dump_dir, guest.domain.vmid, int(started.timestamp()), chosen, _worst_case(guest)) as seal,
+        alone(where, guest.domain),
+    ):
         with PauseMeter(guest) as meter:
             under_way = _Capture(
                 order=order,
                 guest=guest,
                 xml=guest.xml(),
                 dump_id=str(uuid_utils.uuid7()),
-                where=rendezvous(connection.uri, order.dump_dir),
+                where=where,
                 seal=seal,
                 report=report,
                 patience=patience,
@@ -141,21 +148,25 @@ def _fill(under_way: _Capture) -> _Taken:
     guest.check_host_memory(under_way.xml)
     if mode == "paused":
         return _paused(under_way, "paused")
-    if guest.suspended:
+    if not guest.ran:
         report.warn("captured-suspended", f"{guest.domain.name} is suspended: captured the paused way, which costs it nothing.")
         return _paused(under_way, "paused")
     try:
         return _live(under_way)
     except (LiveNotPossible, LiveNotConverging, StreamMalformed) as error:
-        if mode == "live":
-            raise
-        _allow_fallback(under_way, error)
+        if guest.runs():
+            if mode == "live":
+                raise
+            _allow_fallback(under_way, error)
+        else:
+            report.warn("captured-suspended", f"{error} So it was captured the paused way, which costs it nothing.")
     return _paused(under_way, "paused")
 
 
 def _allow_fallback(under_way: _Capture, cause: CaptureError) -> None:
     """Raises ``WouldPauseTooLong`` unless the paused way would stop the guest for no longer than is allowed."""
-    name, allowed_ms = under_way.guest.domain.name, under_way.order.fallback_pause_ms
+    order, name = under_way.order, under_way.guest.domain.name
+    allowed_ms = order.fallback_pause_ms if order.max_pause_ms is None else min(order.fallback_pause_ms, order.max_pause_ms)
     remote = ssh_host(under_way.guest.connection.uri) is not None
     predicted_ms = under_way.guest.domain.memory_bytes / (_REMOTE_BYTES_PER_SEC if remote else _PAUSED_BYTES_PER_SEC) * 1000
     if predicted_ms > allowed_ms:
@@ -173,10 +184,10 @@ def _live(under_way: _Capture) -> _Taken:
         where=under_way.where,
         capture_id=under_way.dump_id,
         dump_dir=order.dump_dir,
-        max_pause_ms=order.max_pause_ms,
+        max_pause_ms=order.live_pause_ms if order.max_pause_ms is None else order.max_pause_ms,
         spool_memory_bytes=order.spool_memory_bytes,
     )
-    with _looked_after(guest, report), live_image(plan, under_way.meter, report) as live:
+    with _looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: _see_it_run_on(guest, report)) as live:
         stops = _captured(under_way)
         _send(live.image, under_way)
     return _Taken(way="live", at=live.captured_at, stops=stops)

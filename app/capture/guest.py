@@ -23,6 +23,7 @@ from app.downtime import Downtime, Promise
 from app.errors import (
     CaptureFailed,
     DomainBusy,
+    DumpDirUnusable,
     HostMemoryShort,
     HypervisorNotResponding,
     HypervisorRefused,
@@ -44,6 +45,7 @@ _LOOK_SEC = 8.0
 
 _SHARED_MEMORY = re.compile(r"<source type='(?:memfd|file)'/>|<access mode='shared'/>")
 
+_RUNNING = (DomainState.RUNNING, DomainState.BLOCKED, DomainState.NOSTATE)
 _STATES = tuple(DomainState)  # in the order of virDomainState
 _REFUSALS = {
     libvirt.VIR_ERR_AUTH_FAILED,
@@ -199,7 +201,7 @@ class Guest:
         While libvirt works on it, on a dump of ours that is breaking off or for somebody else, it is left alone: it goes on
         with the end of that.
         """
-        if self.domain.state is DomainState.PAUSED:  # before the dump, by somebody's will
+        if not self.ran:  # before the dump, by somebody's will
             return False
         begun = time.monotonic()
         while True:
@@ -241,18 +243,32 @@ class Guest:
         return dict(self.raw.connect().getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS))
 
     @property
-    def suspended(self) -> bool:
-        """Whether somebody had suspended the guest: then it is to stay so, and its disks are to stay locked."""
-        return self.domain.state in (DomainState.PAUSED, DomainState.PMSUSPENDED)
+    def ran(self) -> bool:
+        """Whether the guest ran when it was looked up. One that was suspended is to stay so; one that crashed, too."""
+        return self.domain.state in _RUNNING
+
+    def runs(self) -> bool:
+        """Whether it runs at this moment."""
+        return self.state()[0] in _RUNNING
 
     @contextmanager
-    def downtime(self, where: Rendezvous, capture_id: str, downtime_ms: int) -> Iterator[None]:
-        """Let the final stop of a migration take at most ``downtime_ms``, and afterwards what it might take before."""
+    def downtime(self, where: Rendezvous, capture_id: str) -> Iterator[Callable[[int], None]]:
+        """What lets the final stop of a migration take at most so many milliseconds; afterwards it is what it was before.
+
+        Raises ``DumpDirUnusable`` if the promise cannot be written down.
+        """
         before_ms = int(self.connection.call(lambda: self.raw.migrateGetMaxDowntime(0)))
-        promise = Promise(where, capture_id, Downtime(self.domain.uuid, before_ms))
         try:
+            promise = Promise(where, capture_id, Downtime(self.domain.uuid, before_ms))
+        except OSError as error:
+            text = f"Nothing can be written to {where.directory}: {error.strerror}. The guest was not touched."
+            raise DumpDirUnusable(text) from error
+
+        def set_ms(downtime_ms: int) -> None:
             self.connection.call(lambda: self.raw.migrateSetMaxDowntime(downtime_ms, 0))
-            yield
+
+        try:
+            yield set_ms
         finally:
             # The capture's own patience may be over; the domain is to be as it was all the same.
             restoring = Call(lambda: self.raw.migrateSetMaxDowntime(before_ms, 0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from app.capture.migration import Migration
 from app.capture.report import Report
 from app.capture.source import PauseMeter, Stream, dump
 from app.capture.spool import Spool, open_spool
-from app.errors import CaptureFailed, LayoutUnknown, LiveNotConverging
+from app.errors import CaptureFailed, LayoutUnknown, LiveNotConverging, LiveNotPossible
 from app.fifo import Rendezvous
 from app.model import Phase
 
@@ -76,33 +76,45 @@ class _GivenUp(Exception):
 
 
 @contextmanager
-def live_image(plan: LivePlan, meter: PauseMeter, report: Report) -> Iterator[LiveImage]:
+def live_image(plan: LivePlan, meter: PauseMeter, report: Report, at_once: Callable[[], None]) -> Iterator[LiveImage]:
     """The guest's memory of one instant, as the bytes of a vmcore; the spool goes with the block.
 
-    Raises ``LiveNotPossible``, ``LiveNotConverging``, ``NoSpace``, ``StreamMalformed`` and what ``Stream`` raises.
+    ``at_once`` is called when the guest should run again, before anything that takes time. Raises ``LiveNotPossible``,
+    ``LiveNotConverging``, ``NoSpace``, ``StreamMalformed`` and what ``Stream`` raises.
     """
     refuse_passthrough(plan.guest.domain.name, plan.xml)
+    with ExitStack() as held:
+        spool, machine, captured_at = _tried(plan, meter, report, held)
+        at_once()
+        yield LiveImage(_laid_out(plan, machine, spool, meter, report), captured_at)
+
+
+def _tried(plan: LivePlan, meter: PauseMeter, report: Report, held: ExitStack) -> tuple[Spool, Machine, float | None]:
+    """Try until one try succeeds: what it spooled, what QEMU said of the machine, and the instant that both show."""
     why = ""
-    for downtime_ms, limits in plan.tries():
-        with open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes) as spool:
-            try:
-                machine = _migrate(plan, downtime_ms, limits, spool, meter, report)
-            except _GivenUp as error:
-                why = str(error)
-                continue
-            captured_at = meter.stops().last_at  # before QEMU may have to be asked for its headers
-            yield LiveImage(_laid_out(plan, machine, spool, meter, report), captured_at)
-            return
+    with plan.guest.downtime(plan.where, plan.capture_id) as set_downtime_ms:
+        for downtime_ms, limits in plan.tries():
+            with ExitStack() as given_up:
+                spool = given_up.enter_context(
+                    open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes)
+                )
+                set_downtime_ms(downtime_ms)
+                try:
+                    machine, captured_at = _migrate(plan, limits, spool, meter, report)
+                except _GivenUp as error:
+                    why = str(error)
+                    continue
+                held.push(given_up.pop_all())
+                return spool, machine, captured_at
     raise LiveNotConverging(plan.guest.domain.name, plan.max_pause_ms, why)
 
 
-def _migrate(plan: LivePlan, downtime_ms: int, limits: Limits, spool: Spool, meter: PauseMeter, report: Report) -> Machine:
-    """One try. Raises ``_GivenUp`` when it was aborted."""
+def _migrate(plan: LivePlan, limits: Limits, spool: Spool, meter: PauseMeter, report: Report) -> tuple[Machine, float | None]:
+    """One try. Raises ``_GivenUp`` when it was aborted, ``LiveNotPossible`` when somebody has suspended the guest meanwhile."""
     migration = Migration(spool)
-    with (
-        plan.guest.downtime(plan.where, plan.capture_id, downtime_ms),
-        dump(plan.guest, "live", plan.where, plan.capture_id, meter, report) as stream,
-    ):
+    if not plan.guest.runs():
+        raise LiveNotPossible(f"{plan.guest.domain.name} was suspended before it could be captured live.")
+    with dump(plan.guest, "live", plan.where, plan.capture_id, meter, report) as stream:
         report.phase(Phase.CAPTURING, plan.guest.domain.name)
         try:
             _receive(stream, migration, limits, lambda: _tell(migration, stream, report))
@@ -110,7 +122,7 @@ def _migrate(plan: LivePlan, downtime_ms: int, limits: Limits, spool: Spool, met
             _abort(plan.guest, stream, lambda: _tell(migration, stream, report))
             raise
         stream.confirm()
-        return migration.finish()
+        return migration.finish(), meter.instant()
 
 
 def _receive(stream: Stream, migration: Migration, limits: Limits, tick: Callable[[], None]) -> None:

@@ -50,6 +50,7 @@ def dump(guest: Guest, way: Way, where: Rendezvous, capture_id: str, meter: Paus
     stream: Stream | None = None
     try:
         report.fifo(str(Path(opening.path).parent))
+        meter.expect(True)
         call = Call(functools.partial(_core_dump, guest, way, opening.path))
         stream = Stream(guest, opening, call, meter)
         yield stream
@@ -58,6 +59,7 @@ def dump(guest: Guest, way: Way, where: Rendezvous, capture_id: str, meter: Paus
         opening.drop(settled=call is None or call.ended_within(0) or (stream is not None and stream.begun))
         if call is not None and not call.ended_within(_CALL_ENDS_SEC):
             report.warn("hypervisor-not-responding", "libvirt has not yet said that the dump ended.")
+        meter.expect(False)
 
 
 def _core_dump(guest: Guest, way: Way, path: str) -> None:
@@ -76,26 +78,44 @@ class Stops:
 
 
 class PauseMeter:
-    """Hears when the guest stops and goes on, while a ``with`` block lasts."""
+    """Hears when the guest stops and goes on, while a ``with`` block lasts.
+
+    While libvirt dumps, nobody else can stop the guest: so the first stop after ``expect`` is the dump's, and any other is
+    somebody else's, who had to wait for it.
+    """
 
     def __init__(self, guest: Guest) -> None:
         self._changed = threading.Condition()
-        self._stopped_at: float | None = None
-        self._stops: list[tuple[float, float]] = []
+        self._began_at: list[float] = []
+        self._ended_at: list[float] = []
+        self._expecting = self._standing = self._ours = False
         self._guest = guest
         self._number = guest.connection.call(self._register)
 
     @property
     def standing(self) -> bool:
         """Whether the guest stands still at this moment."""
-        return self._stopped_at is not None
+        return self._standing
+
+    def expect(self, expecting: bool) -> None:
+        """A dump begins, or has ended: the next stop is its own, or is not."""
+        with self._changed:
+            self._expecting = expecting
+
+    def instant(self) -> float | None:
+        """When the stop of the dump that has just succeeded began; waits a little for an event that is late."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._expecting, _LATE_EVENT_SEC)
+            return None if self._expecting or not self._began_at else self._began_at[-1]
 
     def stops(self) -> Stops:
-        """What was heard, after waiting a little for an event that is late."""
+        """The stops of our dumps, after waiting a little for an event that is late; one that lasts is counted up to now."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped_at is None, _LATE_EVENT_SEC)
-            last = self._stopped_at or (self._stops[-1][0] if self._stops else None)
-            return Stops(last, tuple(round((until - since) * 1000, 3) for since, until in self._stops))
+            self._changed.wait_for(lambda: not self._ours, _LATE_EVENT_SEC)
+            ends = [*self._ended_at, time.time()] if self._ours else self._ended_at
+            spans = zip(self._began_at, ends, strict=True)
+            last = self._began_at[-1] if self._began_at else None
+            return Stops(last, tuple(round((until - since) * 1000, 3) for since, until in spans))
 
     def __enter__(self) -> Self:
         return self
@@ -130,11 +150,13 @@ class PauseMeter:
 
     def _heard(self, stopped: bool, at: float) -> None:
         with self._changed:
-            if stopped:
-                self._stopped_at = at
-            elif self._stopped_at is not None:
-                self._stops.append((self._stopped_at, at))
-                self._stopped_at = None
+            self._standing = stopped
+            if stopped and self._expecting:
+                self._expecting, self._ours = False, True
+                self._began_at.append(at)
+            elif not stopped and self._ours:
+                self._ours = False
+                self._ended_at.append(at)
             self._changed.notify_all()
 
 
@@ -175,7 +197,9 @@ class Stream:
                 tick()
                 if not self.begun and self._call.ended_within(0):
                     self._opening.hang_up()
-                self._guest.connection.patience.wait((self._descriptor,), 0.1)
+                came = self._guest.connection.patience.wait((self._descriptor,), 0.1)
+                if not came and self.begun and self._call.ended_within(0) and self._call.future.exception() is not None:
+                    self._ended = True  # libvirt has given up, the connection to it broke: nobody will write to the end
                 continue
             self.begun = self.begun or count > 0
             self._ended = count == 0 and (self.begun or self._call.ended_within(0.01))

@@ -7,12 +7,26 @@ import asyncio
 import structlog
 
 from app.config import Settings
-from app.downtime import broken_promises
-from app.errors import HypervisorError
+from app.downtime import Downtime, broken_promises
+from app.errors import HypervisorError, StateError
 from app.fifo import rendezvous
 from app.jobs.standing import Watch
+from app.model import Link
 
 log = structlog.get_logger()
+
+_LOOK_EVERY_SEC = 10.0
+
+
+async def keep_all_promises(settings: Settings, watch: Watch) -> None:
+    """Look again and again, for a capture by hand may die while libvirt answers all the time: until cancelled."""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_SEC)
+        if watch.hypervisor.status.state is Link.CONNECTED:
+            try:
+                await keep_promises(settings, watch)
+            except StateError as error:
+                log.error("promise_not_told", code=error.code, message=str(error))
 
 
 async def keep_promises(settings: Settings, watch: Watch) -> None:
@@ -21,7 +35,9 @@ async def keep_promises(settings: Settings, watch: Watch) -> None:
     A note says that its guest ran when it was written. Raises ``StateError``.
     """
     where = rendezvous(settings.libvirt_uri, settings.dump_dir)
-    for path, before in await asyncio.to_thread(broken_promises, where):
+    first: dict[str, Downtime] = {}
+    for path, note in await asyncio.to_thread(broken_promises, where):  # oldest first: a later one may have noted ours
+        before = first.setdefault(note.uuid, note)
         try:
             if not await watch.hypervisor.idle(before.uuid):  # or the call would wait for whoever works on it
                 continue

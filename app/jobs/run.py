@@ -69,7 +69,7 @@ class Run:
         self._dump_id: str | None = None
         self._manifest: Manifest | None = None
         self._fault: Fault | None = None
-        self._overdue = self._cancelled = self._stopped = self._ran = False
+        self._overdue = self._cancelled = self._stopped = self._ran = self._unsure = False
         self._timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
@@ -94,6 +94,8 @@ class Run:
             if self._manifest is None and self._dump_id is not None:
                 await self._tidy(self._dump_id)
             await self._end()
+            if self._manifest is not None and self._unsure:
+                await self._see_it_run_on()
         except StateError as error:
             log.error("job_not_journalled", job_id=self.job.job_id, code=error.code, message=str(error))
             await asyncio.to_thread(drop_fifos, self._parts.settings.libvirt_uri, self._parts.settings.dump_dir)
@@ -141,6 +143,7 @@ class Run:
                 await self._parts.journal.note_dump(self.job.job_id, self._dump_id)
             case WarningLine():
                 await self._parts.journal.tell(activity_now("warning", line.code, line.message, job=self.job))
+                self._unsure = self._unsure or line.code in (GuestLeftPaused.code, "guest-state-unknown")
                 if line.code == GuestLeftPaused.code:
                     await self._parts.alarms.raise_for(self.job.uuid, line.message)
                 await self._keep(replace(self.job, warnings=(*self.job.warnings, line.message)))
@@ -198,12 +201,21 @@ class Run:
         await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir)
         with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
             self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, dump_id)
-        watch = Watch(hypervisor=self._parts.hypervisor, journal=self._parts.journal, alarms=self._parts.alarms)
+        await self._see_it_run_on()
+        await keep_promises(settings, self._watch())
+
+    def _watch(self) -> Watch:
+        return Watch(hypervisor=self._parts.hypervisor, journal=self._parts.journal, alarms=self._parts.alarms)
+
+    async def _see_it_run_on(self) -> None:
+        """What the capture process could not see, or no longer can."""
+        watch = self._watch()
         try:
             await watch.resume(self.job.uuid if self._ran else "", self.job)
         except HypervisorError as error:
             log.warning("guest_state_unknown", job_id=self.job.job_id, code=error.code, message=str(error))
-        await keep_promises(settings, watch)
+            if self._ran:
+                await self._parts.alarms.raise_for(self.job.uuid, f"Whether it runs on after its dump is not known: {error}")
 
     async def _end(self) -> None:
         if self._manifest is not None:

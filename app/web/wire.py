@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from app.changes import Advance, Change
+from app.config import MOST_PAUSE_MS
 from app.errors import RequestError
 from app.model import (
     Activity,
@@ -52,7 +53,7 @@ class TriggerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     all: bool | None = None
     mode: Mode | None = None
     compression: Algorithm | None = None
-    max_pause_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)] | None = None
+    max_pause_ms: Annotated[int, msgspec.Meta(ge=1, le=MOST_PAUSE_MS)] | None = None
     reason: Note | None = None
     case: Note | None = None
 

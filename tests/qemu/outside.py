@@ -38,11 +38,11 @@ class Capture:
         return manifest
 
 
-def memdump(lab: PrivateLibvirt, folder: Path, guest: Guest, *words: str) -> Capture:
+def memdump(lab: PrivateLibvirt, folder: Path, guest: Guest, *words: str, **settings: str) -> Capture:
     """``memdump.py --json`` for one guest, to its end, the paused way unless ``words`` say otherwise; dumps go into
     ``folder / "dumps"``."""
-    environment = service_environment(folder, LIBVIRT_URI=lab.uri, MEMDUMP_MODE="paused")
-    Path(environment["DUMP_DIR"]).mkdir(exist_ok=True)
+    environment = service_environment(folder, LIBVIRT_URI=lab.uri, **{"MEMDUMP_MODE": "paused", **settings})
+    Path(environment["DUMP_DIR"]).mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "scripts/memdump.py"), "--json", *words, guest.name]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -25,7 +25,10 @@ NOTHING: Any = None  # neither libvirt nor QEMU is there to be asked
 def test_guest_with_a_passed_through_device_is_refused_before_anything_is_tried(tmp_path: Path, device: str) -> None:
     told: list[Line] = []
     plan = _plan(tmp_path, f"<domain><devices>{device}</devices></domain>", max_pause_ms=300)
-    with pytest.raises(LiveNotPossible, match=r"a device of the host"), live_image(plan, NOTHING, Report("7", told.append)):
+    with (
+        pytest.raises(LiveNotPossible, match=r"a device of the host"),
+        live_image(plan, NOTHING, Report("7", told.append), NOTHING),
+    ):
         pass
     assert told == []
     assert list(tmp_path.iterdir()) == []
