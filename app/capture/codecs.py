@@ -40,6 +40,11 @@ _STORED_HEAD = struct.Struct("<BHH")  # last or not, kind "stored"; length, its 
 _STORED_BYTES = 0xFFFF
 _SAMPLES, _SAMPLE_BYTES = 16, 512
 
+_ZSTD_MAGIC = 0xFD2FB528
+_RAW_FRAME = struct.Struct("<IBI")  # magic, descriptor, content size
+_SINGLE_SEGMENT = 0xA0  # a content size of four bytes; the window is as large
+_RAW_BLOCK_BYTES = 128 << 10
+
 _SKIPPABLE = 0x184D2A5E
 _SEEKABLE = 0x8F92EAB1
 _FRAME = struct.Struct("<II")  # skippable magic, length of what follows
@@ -123,10 +128,23 @@ class Zstd:
     algorithm: Algorithm = "zstd"
 
     def pack(self, raw: Buffer) -> Pieces:
+        if _is_noise(raw):
+            return _raw_frame(raw)
         return (zstandard.ZstdCompressor(level=self.level, write_content_size=True).compress(raw),)
 
     def table(self, blocks: list[tuple[int, int]]) -> bytes:
         return _seek_table(blocks)
+
+
+def _raw_frame(raw: Buffer) -> Pieces:
+    """A frame of raw blocks (RFC 8878, section 3.1.1): its content size, and at most 128 KiB a block, as views of ``raw``."""
+    view = memoryview(raw)
+    pieces: list[Buffer] = [_RAW_FRAME.pack(_ZSTD_MAGIC, _SINGLE_SEGMENT, len(view))]
+    for at in range(0, len(view), _RAW_BLOCK_BYTES):
+        part = view[at : at + _RAW_BLOCK_BYTES]
+        last = at + _RAW_BLOCK_BYTES >= len(view)
+        pieces += [(last | len(part) << 3).to_bytes(3, "little"), part]
+    return tuple(pieces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,9 @@ import fcntl
 import hashlib
 import os
 import queue
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,24 +22,17 @@ from typing import Self
 from app.capture.codecs import BLOCK_BYTES, Codec, Pieces
 from app.capture.patience import Patience
 from app.capture.room import FULL, free_bytes, reserve
+from app.capture.slots import Slot, make_slots
 from app.errors import CaptureError, DumpDirUnusable, NoSpace, SealFailed
 from app.evidence import dump_name, encode_manifest, manifest_path, partial_path, publish
 from app.model import Compression, Manifest
 
-SLOTS = 128
-"""Blocks under way at once: 128 MiB of raw buffers; of what cannot be compressed nothing is copied."""
+SLOTS = 160
+"""Blocks under way at once: 160 MiB of raw buffers; of what cannot be compressed nothing is copied."""
 
 _PACKERS = min(4, os.cpu_count() or 1)
 _WRITE_BACK_BYTES = 16 << 20
 _ZEROS = bytes(BLOCK_BYTES)
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """One raw block on its way. ``buffer`` has ``BLOCK_BYTES``, of which the first ``length`` count."""
-
-    buffer: bytearray = field(default_factory=lambda: bytearray(BLOCK_BYTES))
-    length: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +67,11 @@ class Seal:
             self._discard()
             raise
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        for _ in range(SLOTS):
-            self._free.put(Slot())
-        self._hasher = ThreadPoolExecutor(1, "seal-hash", _step_back)
-        self._packers = ThreadPoolExecutor(_PACKERS, "seal-pack", _step_back)
-        self._writer = ThreadPoolExecutor(1, "seal-write", _step_back)
+        for slot in make_slots(SLOTS):
+            self._free.put(slot)
+        self._hasher = ThreadPoolExecutor(1, "seal-hash")
+        self._packers = ThreadPoolExecutor(_PACKERS, "seal-pack")
+        self._writer = ThreadPoolExecutor(1, "seal-write")
         self._raw_hash, self._stored_hash = hashlib.sha256(), hashlib.sha256()
         self._packed_zeros: Pieces | None = None
         self._blocks: list[tuple[int, int]] = []
@@ -154,16 +146,14 @@ class Seal:
     # -- on the threads
 
     def _hash(self, slot: Slot) -> None:
-        self._raw_hash.update(memoryview(slot.buffer)[: slot.length])
+        self._raw_hash.update(slot.buffer[: slot.length])
 
     def _pack(self, slot: Slot) -> Pieces:
-        if slot.length == BLOCK_BYTES:
-            if slot.buffer != _ZEROS:  # memcmp, which stops at the first difference
-                return self._codec.pack(slot.buffer)
-            if self._packed_zeros is None:  # two threads may both make it; they make the same
-                self._packed_zeros = self._codec.pack(_ZEROS)
-            return self._packed_zeros
-        return self._codec.pack(memoryview(slot.buffer)[: slot.length])
+        if not slot.is_blank():
+            return self._codec.pack(slot.buffer[: slot.length])
+        if self._packed_zeros is None:  # two threads may both make it; they make the same
+            self._packed_zeros = self._codec.pack(_ZEROS)
+        return self._packed_zeros
 
     def _write(self, slot: Slot, hashed: Future[None], packed: Future[Pieces]) -> None:
         if self._failure is None:
@@ -225,12 +215,6 @@ class Seal:
             partial_path(manifest_path(self._dump)).unlink(missing_ok=True)
             partial_path(self._dump).unlink(missing_ok=True)
         os.close(self._file)
-
-
-def _step_back() -> None:
-    """For the threads behind the reader: as long as the guest stands still, reading comes first, and they may lag by as much
-    as there are slots. (Each thread of Linux has a niceness of its own: setpriority(2).)"""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
 
 
 def _taken(dump: Path) -> bool:

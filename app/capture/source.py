@@ -176,7 +176,7 @@ class Stream:
         """Whether the guest stands still at this moment."""
         return self._meter.standing
 
-    def fill(self, buffer: bytearray, tick: Callable[[], None]) -> int:
+    def fill(self, buffer: bytearray | memoryview, tick: Callable[[], None]) -> int:
         """Read until ``buffer`` is full or the stream ends; how many bytes that were. Else as ``read``."""
         view, length = memoryview(buffer), 0
         while length < len(view) and (count := self.read(view[length:], tick)):
