@@ -30,7 +30,7 @@ from app.model import Compression, Manifest
 SLOTS = 160
 """Blocks under way at once: 160 MiB of raw buffers; of what cannot be compressed nothing is copied."""
 
-_PACKERS = min(4, os.cpu_count() or 1)
+_PACKERS = max(1, min(4, (os.cpu_count() or 1) - 1))
 _WRITE_BACK_BYTES = 16 << 20
 _ZEROS = bytes(BLOCK_BYTES)
 
