@@ -187,8 +187,8 @@ def _live(under_way: _Capture) -> _Taken:
         max_pause_ms=order.live_pause_ms if order.max_pause_ms is None else order.max_pause_ms,
         spool_memory_bytes=order.spool_memory_bytes,
     )
-    with _looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: _see_it_run_on(guest, report)) as live:
-        stops = _captured(under_way)
+    with _looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: _captured(under_way)) as live:
+        stops = under_way.meter.stops()  # that for QEMU's headers, too
         _send(live.image, under_way)
     return _Taken(way="live", at=live.captured_at, stops=stops)
 

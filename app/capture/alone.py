@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.errors import DomainBusy, DumpDirUnusable
-from app.fifo import FOLDER_PREFIX, Rendezvous
+from app.errors import DomainBusy
+from app.fifo import Rendezvous
 from app.model import Domain
 
 
 @contextmanager
 def alone(where: Rendezvous, domain: Domain) -> Iterator[None]:
-    """Hold the guest's lock at the rendezvous. Raises ``DomainBusy`` if another capture has it, ``DumpDirUnusable``."""
-    path = where.directory / f"{FOLDER_PREFIX}{domain.uuid}.lock"
-    while True:
+    """Hold the guest's name at its rendezvous. Raises ``DomainBusy`` if another capture has it.
+
+    The name is that of an abstract socket (``unix(7)``): the kernel gives it to one process at a time and takes it back
+    however that ends, and nothing of it is in any folder.
+    """
+    place = hashlib.sha256(os.fsencode(where.directory)).hexdigest()[:32]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:
         try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            text = f"Nothing can be written to {where.directory}: {error.strerror}. The guest was not touched."
-            raise DumpDirUnusable(text) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), path.stat()):
-                break
-        except BlockingIOError:
-            os.close(lock)
+            name.bind(f"\0memory-dumps/{place}/{domain.uuid}")
+        except OSError:
             raise DomainBusy(domain.name, "a dump by another capture process") from None
-        except FileNotFoundError:  # whoever had it has just removed it
-            pass
-        os.close(lock)
-    try:
         yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(lock)

@@ -76,7 +76,7 @@ class _GivenUp(Exception):
 
 
 @contextmanager
-def live_image(plan: LivePlan, meter: PauseMeter, report: Report, at_once: Callable[[], None]) -> Iterator[LiveImage]:
+def live_image(plan: LivePlan, meter: PauseMeter, report: Report, at_once: Callable[[], object]) -> Iterator[LiveImage]:
     """The guest's memory of one instant, as the bytes of a vmcore; the spool goes with the block.
 
     ``at_once`` is called when the guest should run again, before anything that takes time. Raises ``LiveNotPossible``,

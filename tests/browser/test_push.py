@@ -94,5 +94,5 @@ async def test_a_hypervisor_that_was_never_there_is_said_on_the_page(tmp_path: P
     with running_service(tmp_path, LIBVIRT_URI=nowhere) as service:
         visitor = await window(service)
         await expect(visitor.page.locator("#hypervisor-notice")).to_contain_text("nowhere")
-        await expect(visitor.page.locator("#vms-empty")).to_be_visible()
+        await expect(visitor.page.locator("#vms-unknown")).to_be_visible()
         await visitor.close()

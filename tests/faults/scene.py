@@ -149,7 +149,8 @@ class Visit:
 
     async def assert_told(self, job: Message, code: str) -> None:
         """The end of ``job``, of which just now was heard, stands in words in the activity log and in the program's log."""
-        said = f"{job['dom']}: {job['error']['message']}"
+        message = job["error"]["message"]
+        said = message if message.startswith(job["dom"]) else f"{job['dom']}: {message}"
         await self.feed.until(lambda message: message["type"] == "activity" and message["activity"]["job_id"] == job["job_id"])
         lines = [line for line in (await self.api.get(ACTIVITY))["activity"] if line["job_id"] == job["job_id"]]
         assert (code, said) in [(line["code"], line["message"]) for line in lines]
