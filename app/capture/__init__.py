@@ -129,7 +129,7 @@ def capture(order: Order, connection: Connection, report: Report, patience: Pati
                 began=began,
             )
             taken = _fill(under_way)
-        image = seal.finish()
+        image = seal.finish(patience)
         patience.check()
         return seal.publish(lambda path: _manifest(under_way, taken, image, path))
 

@@ -13,7 +13,7 @@ import hashlib
 import os
 import queue
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from typing import Self
 from app.capture.codecs import BLOCK_BYTES, Codec, Pieces
 from app.capture.patience import Patience
 from app.capture.room import FULL, free_bytes, reserve
-from app.capture.slots import Slot, make_slots
+from app.capture.slots import Slot, Slots
 from app.errors import CaptureError, DumpDirUnusable, NoSpace, SealFailed
 from app.evidence import dump_name, encode_manifest, manifest_path, partial_path, publish
 from app.model import Compression, Manifest
@@ -32,7 +32,6 @@ SLOTS = 160
 
 _PACKERS = max(1, min(4, (os.cpu_count() or 1) - 1))
 _WRITE_BACK_BYTES = 16 << 20
-_ZEROS = bytes(BLOCK_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +65,7 @@ class Seal:
         except BaseException:
             self._discard()
             raise
-        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        for slot in make_slots(SLOTS):
-            self._free.put(slot)
+        self._slots = Slots(SLOTS)
         self._hasher = ThreadPoolExecutor(1, "seal-hash")
         self._packers = ThreadPoolExecutor(_PACKERS, "seal-pack")
         self._writer = ThreadPoolExecutor(1, "seal-write")
@@ -84,20 +81,23 @@ class Seal:
             self._raise_failure()
             patience.check()
             with contextlib.suppress(queue.Empty):
-                return self._free.get(timeout=0.1)
+                return self._slots.take(0.1)
 
     def put(self, slot: Slot, length: int) -> None:
         """Send the first ``length`` bytes of a slot on; all blocks but the last are full."""
-        slot.length = length
-        hashed = self._hasher.submit(self._hash, slot)
-        packed = self._packers.submit(self._pack, slot)
-        self._writer.submit(self._write, slot, hashed, packed)
+        block = self._slots.filled(slot, length)
         self._raw_bytes += length
+        hashed = self._hasher.submit(self._hash, block)
+        packed = self._packers.submit(self._pack, block, hashed)
+        self._writer.submit(self._write, block, packed)
 
-    def finish(self) -> Image:
-        """Wait until everything is written and synced. Raises ``NoSpace`` or ``SealFailed``."""
-        for threads in (self._hasher, self._packers, self._writer):
-            threads.shutdown(wait=True)
+    def finish(self, patience: Patience) -> Image:
+        """Wait until everything is written and synced. Raises ``NoSpace``, ``SealFailed``, or what ``patience`` raises."""
+        last = self._writer.submit(lambda: None)
+        while not last.done():
+            self._raise_failure()
+            patience.check()
+            wait((last,), timeout=0.1)
         self._raise_failure()
         try:
             self._append((self._codec.table(self._blocks),))
@@ -148,21 +148,21 @@ class Seal:
     def _hash(self, slot: Slot) -> None:
         self._raw_hash.update(slot.buffer[: slot.length])
 
-    def _pack(self, slot: Slot) -> Pieces:
-        if not slot.is_blank():
+    def _pack(self, slot: Slot, hashed: Future[None]) -> Pieces:
+        hashed.result()  # no sooner: of a block that waits everything is left for when the guest runs again
+        if not slot.blank:
             return self._codec.pack(slot.buffer[: slot.length])
         if self._packed_zeros is None:  # two threads may both make it; they make the same
-            self._packed_zeros = self._codec.pack(_ZEROS)
+            self._packed_zeros = self._codec.pack(slot.buffer)
         return self._packed_zeros
 
-    def _write(self, slot: Slot, hashed: Future[None], packed: Future[Pieces]) -> None:
+    def _write(self, slot: Slot, packed: Future[Pieces]) -> None:
         if self._failure is None:
             try:
                 self._blocks.append((self._append(packed.result()), slot.length))
-                hashed.result()
             except BaseException as error:  # noqa: BLE001 - raised again by take() or finish()
                 self._failure = error
-        self._free.put(slot)
+        slot.give_back()
 
     def _append(self, pieces: Pieces) -> int:
         """Hash and write; how many bytes that were."""

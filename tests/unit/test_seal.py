@@ -51,7 +51,7 @@ def test_both_hashes_are_those_of_the_bytes(tmp_path: Path, algorithm: Algorithm
     raw = blocks()
     with Seal(tmp_path, "101", 1, codec(algorithm), RESERVE) as seal:
         feed(seal, raw)
-        image = seal.finish()
+        image = seal.finish(Patience())
         manifest = seal.publish(lambda path: describe(image, path))
     dump = Path(manifest.dump_path)
     assert image.raw_size_bytes == sum(map(len, raw))
@@ -67,7 +67,7 @@ def test_what_was_reserved_and_not_needed_is_given_back(tmp_path: Path) -> None:
     with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
         assert partial_path(tmp_path / "101_1.mem.gz").stat().st_blocks * 512 >= RESERVE
         feed(seal, [b"x"])
-        image = seal.finish()
+        image = seal.finish(Patience())
         dump = Path(seal.publish(lambda path: describe(image, path)).dump_path)
     assert dump.stat().st_blocks * 512 < 1 << 20
 
@@ -77,7 +77,7 @@ def test_a_taken_name_gets_a_number_and_nothing_is_overwritten(tmp_path: Path) -
     (tmp_path / "101_1-2.mem.gz.manifest.json").write_bytes(b"an older manifest")
     with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
         feed(seal, [b"x"])
-        image = seal.finish()
+        image = seal.finish(Patience())
         manifest = seal.publish(lambda path: describe(image, path))
     assert manifest.dump_path == str(tmp_path / "101_1-3.mem.gz")
     assert (tmp_path / "101_1.mem.gz").read_bytes() == b"an older dump"
@@ -88,7 +88,7 @@ def test_a_taken_name_gets_a_number_and_nothing_is_overwritten(tmp_path: Path) -
 def test_a_name_taken_at_the_last_moment_is_left_and_the_next_one_used(tmp_path: Path, taken: str) -> None:
     with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
         feed(seal, [b"x"])
-        image = seal.finish()
+        image = seal.finish(Patience())
         (tmp_path / taken).write_bytes(b"somebody else's")
         manifest = seal.publish(lambda path: describe(image, path))
     assert (tmp_path / taken).read_bytes() == b"somebody else's"
@@ -102,7 +102,7 @@ def test_two_seals_of_the_same_second_get_different_names(tmp_path: Path) -> Non
         paths = []
         for seal in (one, other):
             feed(seal, [b"x"])
-            image = seal.finish()
+            image = seal.finish(Patience())
             paths.append(seal.publish(partial(describe, image)).dump_path)
     assert len(set(paths)) == 2
 
@@ -146,6 +146,17 @@ def test_memory_is_bounded_and_a_cancelled_wait_for_a_buffer_ends(tmp_path: Path
         assert len(held) == SLOTS
 
 
+def test_a_capture_can_be_cancelled_while_zeros_are_still_hashed(tmp_path: Path) -> None:
+    patience = Patience()
+    with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
+        for _ in range(1000):
+            seal.put(seal.take(patience), BLOCK_BYTES)
+        patience.cancel()
+        with pytest.raises(CaptureCancelled):
+            seal.finish(patience)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_room_that_is_not_there_is_missed_before_anything_is_written(tmp_path: Path) -> None:
     stat = os.statvfs(tmp_path)
     with pytest.raises(NoSpace) as caught:
@@ -173,7 +184,7 @@ try:
     with Seal(Path(sys.argv[1]), "101", 1, codec("none"), 1 << 20) as seal:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, resource.RLIM_INFINITY))
         feed(seal, blocks() * 40)
-        seal.finish()
+        seal.finish(Patience())
 except SealFailed as error:
     print(error.code)
 """
