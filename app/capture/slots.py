@@ -1,7 +1,7 @@
 """The buffers through which raw blocks travel: a fixed number of them, made before the guest is touched.
 
-They lie in one piece of memory in huge pages, all of it there from the beginning: a page fault, or a look-up in page tables
-that missed, would be paid for by a guest that stands still. A block of zeros needs no buffer to wait in: a *stand-in* waits
+They lie in one piece of memory, all of it there from the beginning: a page fault would be paid for by a guest that stands
+still. (Not in huge pages: these make nothing faster here, and a virtual machine that gave them back to its host waits for them.) A block of zeros needs no buffer to wait in: a *stand-in* waits
 for it, and most of a guest's memory can be zeros.
 """
 
@@ -45,9 +45,8 @@ class Slots:
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._stand_ins: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         memory = mmap.mmap(-1, count * BLOCK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        for advice in (mmap.MADV_HUGEPAGE, _MADV_POPULATE_WRITE):
-            with contextlib.suppress(OSError):  # an older kernel, or one without huge pages: slower, not wrong
-                memory.madvise(advice)
+        with contextlib.suppress(OSError):  # an older kernel: slower, not wrong
+            memory.madvise(_MADV_POPULATE_WRITE)
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         view = memoryview(memory)
         for start in range(0, count * BLOCK_BYTES, BLOCK_BYTES):
