@@ -1,8 +1,8 @@
 """The buffers through which raw blocks travel: a fixed number of them, made before the guest is touched.
 
 They lie in one piece of memory, all of it there from the beginning: a page fault would be paid for by a guest that stands
-still. (Not in huge pages: these make nothing faster here, and a virtual machine that gave them back to its host waits for them.) A block of zeros needs no buffer to wait in: a *stand-in* waits
-for it, and most of a guest's memory can be zeros.
+still. (Not in huge pages: these make nothing faster here, and a virtual machine that gave them back to its host waits for
+them.) A block of zeros needs no buffer to wait in: a *stand-in* waits for it, and most of a guest's memory can be zeros.
 """
 
 from __future__ import annotations
