@@ -209,6 +209,7 @@ def _send(image: CoreImage, under_way: _Capture) -> None:
 
 def _paused(under_way: _Capture, way: Way) -> _Taken:
     guest, report = under_way.guest, under_way.report
+    under_way.seal.brace()
     with _looked_after(guest, report):
         with dump(guest, way, under_way.where, under_way.dump_id, under_way.meter, report) as stream:
             report.phase(Phase.CAPTURING, guest.domain.name)

@@ -75,6 +75,10 @@ class Seal:
         self._stored_bytes = self._written_back = self._raw_bytes = 0
         self._failure: BaseException | None = None
 
+    def brace(self) -> None:
+        """Do beforehand what would otherwise be done while the guest stands still."""
+        self._slots.fault_in()
+
     def take(self, patience: Patience) -> Slot:
         """A slot to fill. Waits for one; raises what went wrong behind, or what ``patience`` raises."""
         while True:

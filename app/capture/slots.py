@@ -1,8 +1,6 @@
-"""The buffers through which raw blocks travel: a fixed number of them, made before the guest is touched.
+"""The buffers through which raw blocks travel: a fixed number of them.
 
-They lie in one piece of memory, all of it there from the beginning: a page fault would be paid for by a guest that stands
-still. (Not in huge pages: these make nothing faster here, and a virtual machine that gave them back to its host waits for
-them.) A block of zeros needs no buffer to wait in: a *stand-in* waits for it, and most of a guest's memory can be zeros.
+A block of zeros needs no buffer to wait in: a *stand-in* waits for it, and most of a guest's memory can be zeros.
 """
 
 from __future__ import annotations
@@ -44,16 +42,22 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._stand_ins: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        memory = mmap.mmap(-1, count * BLOCK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # an older kernel: slower, not wrong
-            memory.madvise(_MADV_POPULATE_WRITE)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        view = memoryview(memory)
+        self._memory = mmap.mmap(-1, count * BLOCK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        view = memoryview(self._memory)
         for start in range(0, count * BLOCK_BYTES, BLOCK_BYTES):
             self._free.put(Slot(self._free, view[start : start + BLOCK_BYTES], address + start))
         zeros = memoryview(_ZERO_BYTES)
         for _ in range(STAND_INS):
             self._stand_ins.put(Slot(self._stand_ins, zeros, length=BLOCK_BYTES, blank=True))
+
+    def fault_in(self) -> None:
+        """Have all of the memory there: a page fault later on would be paid for by a guest that stands still.
+
+        Not in huge pages: these make nothing faster here, and a virtual machine that gave them back to its host waits for them.
+        """
+        with contextlib.suppress(OSError):  # an older kernel: slower, not wrong
+            self._memory.madvise(_MADV_POPULATE_WRITE)
 
     def take(self, at_most_sec: float) -> Slot:
         """A buffer to fill. Raises ``queue.Empty`` if none is given back in time."""
