@@ -10,7 +10,8 @@ from app.capture.ranges import Range, unknown
 from app.errors import LiveNotPossible
 
 _QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
-_PASSED_THROUGH = ("pci", "mdev", "hostdev", "vdpa")
+_COPIED_BY_QEMU = "usb"  # the one <hostdev> with which libvirt migrates: QEMU writes what comes from it, and notes the page
+_NETWORK_OF_THE_HOST = ("hostdev", "vdpa")
 _DECIDES = re.compile(r"-m|-M|-machine|-numa|.*max-ram-below-4g.*", re.DOTALL)
 
 
@@ -55,12 +56,25 @@ def refuse_passthrough(name: str, domain_xml: str) -> None:
         root = ElementTree.fromstring(domain_xml)  # noqa: S314 - libvirt's own words
     except ElementTree.ParseError as error:
         raise LiveNotPossible(f"The XML of {name} is not understood ({error}).") from error
-    for device in (*root.findall("./devices/hostdev"), *root.findall("./devices/interface")):
-        if device.get("type") in _PASSED_THROUGH:
+    for device in root.iterfind("./devices/*"):
+        if _writes_by_itself(device):
             raise LiveNotPossible(
                 f"{name} has a device of the host ({device.tag} of the type {device.get('type')}), so it cannot be captured "
                 "while it runs. Use the mode 'paused'. The guest was not touched."
             )
+
+
+def _writes_by_itself(device: ElementTree.Element) -> bool:
+    """Whether hardware or the host's kernel writes into the guest's memory for it, where QEMU need not hear of it.
+
+    What libvirt can hand over: libvirt.org/formatdomain.html, "Host device assignment", "vDPA devices", ``nvme`` disks. Of a
+    ``<hostdev>`` that is not known yet the worst is believed.
+    """
+    if device.tag == "hostdev":
+        return device.get("type") != _COPIED_BY_QEMU
+    if device.tag == "interface":
+        return device.get("type") in _NETWORK_OF_THE_HOST
+    return device.tag == "disk" and any(each.get("type") == "nvme" for each in device.iter())  # its backing files, too
 
 
 def _dimm(module: ElementTree.Element) -> Range:
