@@ -16,6 +16,7 @@ from app.application import Foundation, create_app, first_lines, lay_foundation,
 from app.config import Settings
 from app.errors import ConfigError, StateError
 from app.log import open_log
+from app.web.connection import listen
 
 USAGE = "usage: python -m app [login-url]"
 EXIT_FAILED = 1
@@ -93,10 +94,11 @@ async def _serve(foundation: Foundation, listening: socket.socket) -> None:
     runner = web.AppRunner(create_app(foundation), access_log=None, handle_signals=False, shutdown_timeout=GRACE_SEC)
     try:
         await runner.setup()
-        await web.SockSite(runner, listening).start()
+        server = await listen(runner, listening)
         for line in first_lines(foundation, url_of(foundation.settings, listening.getsockname()[1])):
             print(line, flush=True)
         await ended.wait()
+        server.close()
     finally:
         await runner.cleanup()
 

@@ -28,7 +28,12 @@ SECURITY_HEADERS = {
 
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """For ``on_response_prepare``: every answer, static files and websocket upgrades included."""
+    """For ``on_response_prepare``: every answer of a route or a middleware, static files and websocket upgrades included."""
+    dress(response)
+
+
+def dress(response: web.StreamResponse) -> None:
+    """Put the headers around an answer."""
     response.headers.update(SECURITY_HEADERS)
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers["Server"] = "memory-dumps"

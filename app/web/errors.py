@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 STATUS: Mapping[str, int] = {
     "request-invalid": 400,
+    "request-malformed": 400,
     "login-required": 401,
     "host-not-allowed": 403,
     "origin-not-allowed": 403,
@@ -39,6 +40,7 @@ STATUS: Mapping[str, int] = {
     "idempotency-key-reused": 409,
     "body-too-large": 413,
     "media-type-unsupported": 415,
+    "expectation-failed": 417,
     "upgrade-required": 426,
     "too-many-waiting": 429,
     "hypervisor-refused": 502,
@@ -98,13 +100,17 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except ProblemError as problem:
         return _answer(request, problem)
     except MemoryDumpsError as error:
-        return _answer(request, problem_of(error) or _unexpected(error))
+        return _answer(request, problem_of(error) or unexpected(error))
     except web.HTTPException as answer:
         if answer.status < 400:
             raise
         return _answer(request, _from_aiohttp(request, answer))
+    except web.RequestPayloadError:
+        return _answer(request, ProblemError("request-malformed", "The body cannot be read: it is not valid HTTP/1.1."))
     except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets an answer and the log the cause
-        return _answer(request, _unexpected(error))
+        if isinstance(error, ConnectionError) and request.transport is None:
+            return _answer(request, ProblemError("request-malformed", "The connection ended before the request did."))
+        return _answer(request, unexpected(error))
 
 
 def problem_of(error: MemoryDumpsError) -> ProblemError | None:
@@ -155,7 +161,8 @@ def _from_aiohttp(request: web.Request, answer: web.HTTPException) -> ProblemErr
     return ProblemError("request-invalid", answer.text or answer.reason)
 
 
-def _unexpected(error: Exception) -> ProblemError:
+def unexpected(error: BaseException | None) -> ProblemError:
+    """A failure of ours: the log has the cause, the answer where to find it there."""
     error_id = uuid.uuid4().hex
     log.error("request_failed", error_id=error_id, exc_info=error)
     return ProblemError(
@@ -167,13 +174,18 @@ def _unexpected(error: Exception) -> ProblemError:
 
 def _answer(request: web.Request, problem: ProblemError) -> web.StreamResponse:
     if is_api(request):
-        body = wire.encode(problem.document())
-        return web.Response(body=body, status=problem.status, content_type="application/problem+json", headers=problem.headers)
+        return as_document(problem)
     if problem.code == "login-required":
         query = urlencode({"next": request.path}) if request.path != "/" else ""
         return web.Response(status=303, headers={"Location": f"/login?{query}" if query else "/login"})
     page: dict[str, Any] = {"status": problem.status, "title": problem.title, "detail": problem.detail}
     return render_page(request, "problem.html", page, status=problem.status, headers=problem.headers)
+
+
+def as_document(problem: ProblemError) -> web.Response:
+    """The problem as a program reads it."""
+    body = wire.encode(problem.document())
+    return web.Response(body=body, status=problem.status, content_type="application/problem+json", headers=problem.headers)
 
 
 def is_api(request: web.Request) -> bool:

@@ -1,0 +1,75 @@
+"""What aiohttp would answer by itself, in our own words: a request that is no HTTP, and an ``Expect`` that nobody meets.
+
+Neither comes as far as the middlewares. aiohttp has no option for the first; ``RequestHandler.handle_error`` is where its
+answer is made, and its listening sites always make their own ``RequestHandler``: so this one listens by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import LineTooLong
+
+from app.web import errors
+from app.web.envelope import dress
+from app.web.errors import ProblemError
+
+log = structlog.get_logger()
+
+_MET = "100-continue"
+
+
+class Connection(web.RequestHandler):
+    """One connection of a client."""
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """The answer to what could not be read, or to what failed outside of the middlewares; the connection ends after it.
+
+        Raises ``ConnectionError`` when another answer has begun already.
+        """
+        super().handle_error(request, status, exc, message)  # which logs it
+        answer = _answer(_unreadable(exc) if status < 500 else errors.unexpected(exc))
+        answer.force_close()
+        return answer
+
+
+def _unreadable(error: BaseException | None) -> ProblemError:
+    """What was sent is not repeated: it may be a cookie."""
+    why = "a line of it is too long (8190 bytes at most)" if isinstance(error, LineTooLong) else "it is not valid HTTP/1.1"
+    return ProblemError("request-malformed", f"The request cannot be read: {why}.")
+
+
+def _answer(problem: ProblemError) -> web.Response:
+    answer = errors.as_document(problem)
+    dress(answer)
+    return answer
+
+
+async def listen(runner: web.AppRunner, listening: socket.socket) -> asyncio.Server:
+    """Answer what comes to ``listening``. ``runner`` is set up, and ends the connections when it is cleaned up."""
+    server = runner.server
+    if server is None:
+        raise ValueError("the runner is not set up")
+    answer_it = server.request_handler
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        expect = request.headers.get(hdrs.EXPECT)
+        if expect is None or expect.lower() == _MET:
+            return await answer_it(request)
+        log.info("request", method=request.method, path=request.path, status=417, remote=request.remote)
+        return _answer(ProblemError("expectation-failed", f"This service meets no expectation but {_MET}."))
+
+    server.request_handler = answer
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: _connection(server, loop), sock=listening)
+
+
+def _connection(server: web.Server, loop: asyncio.AbstractEventLoop) -> Connection:
+    """Without aiohttp's own log of requests (its types do not know that None means this), and without unpacking of bodies:
+    one that is packed would be read before the gate could refuse it."""
+    return Connection(server, loop=loop, access_log=None, auto_decompress=False)  # type: ignore[arg-type]

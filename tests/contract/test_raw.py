@@ -1,0 +1,137 @@
+"""Contract, section 7, for whoever does not speak HTTP: every answer is a problem document with a code and the headers."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from app.web.envelope import SECURITY_HEADERS
+from tests.contract.speech import RECORDS, TRIGGER, assert_problem
+from tests.service import Service
+
+GET = f"GET {RECORDS} HTTP/1.1\r\n"
+POST = f"POST {TRIGGER} HTTP/1.1\r\n"
+SECRET = "memory_dumps_session=very-secret"
+
+
+class Client:
+    """A connection on which anything may be said."""
+
+    def __init__(self, service: Service) -> None:
+        self.heads = f"Host: 127.0.0.1:{service.port}\r\nAuthorization: Bearer {service.token}\r\nConnection: close\r\n"
+        self.connection = socket.create_connection(("127.0.0.1", service.port), timeout=20)
+
+    def say(self, text: str) -> None:
+        self.connection.sendall(text.replace("{heads}", self.heads).encode("latin-1"))
+
+    def heard(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the one answer that ends the connection."""
+        said = bytearray()
+        with self.connection:
+            while part := self.connection.recv(1 << 16):
+                said += part
+        head, _, body = bytes(said).partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
+
+
+def problem(client: Client) -> dict[str, Any]:
+    """The problem document that ends the connection."""
+    status, headers, body = client.heard()
+    assert headers["Content-Type"] == "application/problem+json"
+    assert headers["Server"] == "memory-dumps"
+    assert headers["Cache-Control"] == "no-store"
+    assert SECURITY_HEADERS.items() <= headers.items()
+    document: dict[str, Any] = json.loads(body)
+    assert_problem(document, status)
+    return document
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "nonsense\r\n\r\n",
+        "\x16\x03\x01\x00\xa5\x01\x00\x00",  # the begin of TLS
+        "FOO / HTTP/1.1\r\n{heads}\r\n",
+        "GET / HTTP/9.9\r\n{heads}\r\n",
+        "GET http://[::1/ HTTP/1.1\r\n{heads}\r\n",
+        "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+        GET + "Host: 127.0.0.1\r\n{heads}\r\n",
+        GET + "{heads}Cookie: " + SECRET + "\x01\r\n\r\n",
+        GET + "{heads}Name with space: x\r\n\r\n",
+        POST + "{heads}Content-Length: two\r\n\r\n{}",
+        POST + "{heads}Content-Length: -2\r\n\r\n{}",
+        POST + "{heads}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST + "{heads}Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+    ],
+)
+def test_what_is_no_http_is_answered_with_a_problem(service: Service, said: str) -> None:
+    client = Client(service)
+    client.say(said)
+    document = problem(client)
+    assert (document["status"], document["code"]) == (400, "request-malformed")
+    assert SECRET not in document["detail"]
+    assert SECRET not in service.log_text()
+
+
+@pytest.mark.parametrize(
+    "said", [GET + "{heads}Cookie: " + "a" * 9000 + "\r\n\r\n", f"GET /{'a' * 9000} HTTP/1.1\r\n{{heads}}\r\n"]
+)
+def test_a_line_that_is_too_long_is_told_so(service: Service, said: str) -> None:
+    client = Client(service)
+    client.say(said)
+    document = problem(client)
+    assert (document["status"], document["code"]) == (400, "request-malformed")
+    assert "too long" in document["detail"]
+    assert "aaaa" not in document["detail"]
+
+
+@pytest.mark.parametrize("path", [TRIGGER, "/nowhere", "/static/main.js"])
+def test_an_expectation_that_nobody_meets_is_refused(service: Service, path: str) -> None:
+    client = Client(service)
+    client.say(f"POST {path} HTTP/1.1\r\n{{heads}}Expect: wonders\r\nContent-Length: 2\r\n\r\n{{}}")
+    document = problem(client)
+    assert (document["status"], document["code"]) == (417, "expectation-failed")
+
+
+def test_the_one_expectation_that_there_is_is_met(service: Service) -> None:
+    client = Client(service)
+    client.say(POST + "{heads}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert client.connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.say("{}")
+    assert problem(client)["code"] == "request-invalid"
+
+
+def test_a_client_that_goes_in_the_middle_of_a_request_is_no_failure_of_the_service(service: Service) -> None:
+    with Client(service).connection as connection:
+        connection.sendall(
+            f"{POST}Host: 127.0.0.1\r\nAuthorization: Bearer {service.token}\r\nExpect: 100-continue\r\n"
+            "Content-Length: 100\r\n\r\n".encode()
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+        connection.sendall(b"{")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1000) == b""
+    client = Client(service)
+    client.say(GET + "{heads}\r\n")
+    assert client.heard()[0] == 200
+    assert "request_failed" not in service.log_text()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity", "nonsense"])
+def test_a_body_that_says_it_is_encoded_is_refused(service: Service, encoding: str) -> None:
+    client = Client(service)
+    client.say(POST + f"{{heads}}Content-Encoding: {encoding}\r\nContent-Length: 2\r\n\r\n{{}}")
+    document = problem(client)
+    assert (document["status"], document["code"]) == (415, "media-type-unsupported")
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/png;q=0.1", "nonsense", ""])
+def test_an_answer_is_json_whatever_is_accepted(service: Service, accept: str) -> None:
+    client = Client(service)
+    client.say(GET + f"{{heads}}Accept: {accept}\r\n\r\n")
+    status, headers, _ = client.heard()
+    assert (status, headers["Content-Type"]) == (200, "application/json")
