@@ -238,7 +238,7 @@ def _read(stream: Stream, under_way: _Capture, *, expect_elf: bool) -> None:
             under_way.seal.put(slot, length)
         if length < len(slot.buffer):
             break
-    stream.confirm()
+    stream.confirm(tick)
     if expect_elf and (header is None or done != header.size_bytes):
         raise StreamTruncated(
             f"The image ended after {done} bytes, and its headers promise {total}. libvirtd or QEMU may have died. Try again."

@@ -9,6 +9,7 @@ of that stops the guest.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,15 +24,18 @@ from app.capture.knownheader import KnownHeader
 from app.capture.layout import layout, layout_from_header, refuse_passthrough
 from app.capture.machine import Machine
 from app.capture.migration import Migration
+from app.capture.patience import Call
 from app.capture.report import Report
 from app.capture.source import PauseMeter, Stream, dump
 from app.capture.spool import Spool, open_spool
-from app.errors import CaptureFailed, LayoutUnknown, LiveNotConverging, LiveNotPossible
+from app.errors import CaptureFailed, HypervisorNotResponding, LayoutUnknown, LiveNotConverging, LiveNotPossible
 from app.fifo import Rendezvous
 from app.model import Phase
 
 FIRST_DOWNTIME_MS = 20
-_ABORT_SEC = 5.0
+ABORT_SEC = 15.0
+"""How long libvirt and QEMU may take to heed an abort."""
+
 _BUFFER_BYTES = 4 << 20
 _HEADER_BYTES = 64 << 10
 
@@ -71,7 +75,7 @@ class LiveImage:
     captured_at: float | None
 
 
-class _GivenUp(Exception):
+class GivenUp(Exception):
     """This try does not converge; ``str()`` says why."""
 
 
@@ -101,7 +105,7 @@ def _tried(plan: LivePlan, meter: PauseMeter, report: Report, held: ExitStack) -
                 set_downtime_ms(downtime_ms)
                 try:
                     machine, captured_at = _migrate(plan, limits, spool, meter, report)
-                except _GivenUp as error:
+                except GivenUp as error:
                     why = str(error)
                     continue
                 held.push(given_up.pop_all())
@@ -110,51 +114,90 @@ def _tried(plan: LivePlan, meter: PauseMeter, report: Report, held: ExitStack) -
 
 
 def _migrate(plan: LivePlan, limits: Limits, spool: Spool, meter: PauseMeter, report: Report) -> tuple[Machine, float | None]:
-    """One try. Raises ``_GivenUp`` when it was aborted, ``LiveNotPossible`` when somebody has suspended the guest meanwhile."""
+    """One try. Raises ``GivenUp`` when it was aborted, ``LiveNotPossible`` when somebody has suspended the guest meanwhile."""
     migration = Migration(spool)
     if not plan.guest.runs():
         raise LiveNotPossible(f"{plan.guest.domain.name} was suspended before it could be captured live.")
     with dump(plan.guest, "live", plan.where, plan.capture_id, meter, report) as stream:
         report.phase(Phase.CAPTURING, plan.guest.domain.name)
-        try:
-            _receive(stream, migration, limits, lambda: _tell(migration, stream, report))
-        except _GivenUp:
-            _abort(plan.guest, stream, lambda: _tell(migration, stream, report))
-            raise
-        stream.confirm()
+        watch = Watch(plan.guest, migration, limits)
+        receive(stream, migration, watch, lambda: _tell(migration, stream, report))
         return migration.finish(), meter.instant()
 
 
-def _receive(stream: Stream, migration: Migration, limits: Limits, tick: Callable[[], None]) -> None:
+class Watch:
+    """Looks whether one try converges, and has it aborted if not; ``why`` then says why.
+
+    The stream is read on until its end, or QEMU, which waits to write more, never hears of it. A libvirtd or QEMU that hangs
+    does not hear of it either, and the stream of a guest that does not converge has no end: so it is waited for within a
+    bound. After that the FIFO is dropped, which breaks the dump off.
+    """
+
+    def __init__(self, guest: Guest, migration: Migration, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.why = ""
+        self._guest = guest
+        self._migration = migration
+        self._limits = limits
+        self._clock = clock
+        self._first_pass_ended_at: float | None = None
+        self._aborting: Call[None] | None = None
+        self._ends_by = math.inf
+
+    def look(self) -> None:
+        """After every read. Raises as ``check_abort``."""
+        if self._first_pass_ended_at is None and self._migration.iteration > 1:
+            self._first_pass_ended_at = self._clock()
+        if self._aborting is None and (why := self._too_much()):
+            self.why = why
+            self._aborting = self._guest.abort()
+            self._ends_by = self._clock() + ABORT_SEC
+        self.check_abort()
+
+    def check_abort(self) -> None:
+        """Raises ``HypervisorNotResponding`` if an abort has come to nothing."""
+        if self._clock() > self._ends_by:
+            raise HypervisorNotResponding(self._guest.connection.uri)
+
+    def settle(self) -> None:
+        """Wait for the abort's own end, for one that comes late would hit the next try. Raises as ``check_abort``."""
+        if self._aborting is not None and not self._aborting.ended_within(ABORT_SEC):
+            raise HypervisorNotResponding(self._guest.connection.uri)
+
+    def _too_much(self) -> str:
+        migration, limits, since = self._migration, self._limits, self._first_pass_ended_at
+        if migration.ram_bytes_total and migration.bytes_fed > limits.times_ram * migration.ram_bytes_total:
+            return f"{limits.times_ram:g} times its memory was read in {migration.iteration} passes"
+        if since is not None and self._clock() - since > limits.after_first_pass_sec:
+            return f"after {limits.after_first_pass_sec:g} s and {migration.iteration} passes its memory still changed"
+        return ""
+
+
+def receive(stream: Stream, migration: Migration, watch: Watch, tell: Callable[[], None]) -> None:
+    """The whole stream into ``migration``, and libvirt's word that it was whole. Raises ``GivenUp``, and as ``Stream`` does.
+
+    An abort that comes too late finds a dump that is whole, and whose stop was not longer than this try allowed: it is kept.
+    """
+
+    def tick() -> None:
+        tell()
+        watch.check_abort()
+
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     rest = 0
-    first_pass_ended_at: float | None = None
     while count := stream.read(buffer[rest:], tick):
         length = rest + count
         used = migration.feed(buffer[:length])
         rest = length - used
         buffer[:rest] = bytes(buffer[used:length])
-        tick()
-        if first_pass_ended_at is None and migration.iteration > 1:
-            first_pass_ended_at = time.monotonic()
-        _check(migration, limits, first_pass_ended_at)
-
-
-def _abort(guest: Guest, stream: Stream, tick: Callable[[], None]) -> None:
-    """End a dump that is under way. What is in the pipe has to be read, or QEMU, which waits to write more, never hears of it."""
-    aborting, buffer = guest.abort(), memoryview(bytearray(_BUFFER_BYTES))
-    while stream.read(buffer, tick):
-        pass
-    with contextlib.suppress(CaptureFailed):
-        stream.confirm()
-    aborting.ended_within(_ABORT_SEC)
-
-
-def _check(migration: Migration, limits: Limits, first_pass_ended_at: float | None) -> None:
-    if migration.ram_bytes_total and migration.bytes_fed > limits.times_ram * migration.ram_bytes_total:
-        raise _GivenUp(f"{limits.times_ram:g} times its memory was read in {migration.iteration} passes")
-    if first_pass_ended_at is not None and time.monotonic() - first_pass_ended_at > limits.after_first_pass_sec:
-        raise _GivenUp(f"after {limits.after_first_pass_sec:g} s and {migration.iteration} passes its memory still changed")
+        tell()
+        watch.look()
+    try:
+        stream.confirm(tick)
+    except CaptureFailed as error:
+        if not watch.why:
+            raise
+        watch.settle()
+        raise GivenUp(watch.why) from error
 
 
 def _tell(migration: Migration, stream: Stream, report: Report) -> None:

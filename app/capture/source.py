@@ -212,11 +212,14 @@ class Stream:
         while not self._guest.connection.patience.wait((self._descriptor, self._call.done), 0.1):
             tick()
 
-    def confirm(self) -> None:
+    def confirm(self, tick: Callable[[], None]) -> None:
         """Wait for libvirt's own word that the dump succeeded, for the end of the stream alone proves nothing.
 
-        Raises ``LiveNotPossible``, ``GuestGone``, ``CaptureFailed``, ``DomainBusy`` or a ``HypervisorError``.
+        Calls ``tick`` as ``read`` does. Raises ``LiveNotPossible``, ``GuestGone``, ``CaptureFailed``, ``DomainBusy`` or a
+        ``HypervisorError``.
         """
+        while not self._guest.connection.patience.wait((self._call.done,), 0.1):
+            tick()
         try:
             self._guest.connection.result(self._call)
         except CaptureFailed as error:

@@ -79,7 +79,7 @@ class Subject:
                 if length != count or ours != theirs:  # what is left in them behind the end is the same, too
                     return f"at {at + _first(ours, theirs):#x} of {image.size_bytes:#x} bytes, with the ranges {ranges}"
                 at += count
-            stream.confirm()
+            stream.confirm(lambda: None)
         return "" if at == image.size_bytes else f"QEMU's has {at:#x} bytes, and ours {image.size_bytes:#x}"
 
 
@@ -104,7 +104,7 @@ class _Source:
                 used = migration.feed(buffer[: rest + count])
                 rest += count - used
                 buffer[:rest] = bytes(buffer[used : used + rest])
-            stream.confirm()
+            stream.confirm(lambda: None)
         return migration.finish()
 
     def header(self) -> CoreHeader:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from app.downtime import SUFFIX
 from demo import Guest, PrivateLibvirt
 from tests.contract.speech import JOBS, Message
+from tests.faults.by_hand import fifo_folders
 from tests.faults.conftest import IDLE, add_running
 from tests.faults.imagelock import image_lock
 from tests.faults.processes import Process, eventually
@@ -24,11 +25,17 @@ from tests.lab import WEB
 from tests.qemu.listener import hearing
 
 WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
+BUSY = Guest(name="vm-busy-01", memory_mib=512, text_mib=4, random_mib=4, vcpus=2, rewrites_mib=256)
+"""Within a stop of one millisecond no live capture of it ever ends."""
+
 DOWNTIME_MS = 4321
 """What the guest's owner had set."""
 
 ALARM_SEC = 120.0
 NOTICED_SEC = 20.0
+BOUNDED_SEC = 90.0
+"""Keepalive gives libvirtd up after 20 s; then it is waited for a little in each of several places."""
+
 VMS = "/api/telemetry/live-vms"
 
 
@@ -119,6 +126,23 @@ async def test_daemon_that_hangs_for_a_while_costs_nothing_but_time(scene: Scene
             await _connected(visit)
             assert (job["phase"], job["error"]) == ("completed", None)
             await _assert_all_is_well(visit)
+
+
+async def test_daemon_that_hangs_in_mid_capture_is_told_and_costs_the_guest_nothing(booted: Scene) -> None:
+    async with _daemon_that_hangs(booted) as job:
+        assert (job["phase"], job["error"]["code"]) == ("failed", "hypervisor-not-responding")
+    await _assert_recovered(booted)
+
+
+async def test_daemon_that_hangs_while_a_try_is_given_up_is_not_waited_for_without_end(
+    tmp_path: Path, own_lab: PrivateLibvirt
+) -> None:
+    own_lab.add(BUSY)
+    own_lab.wait_ready(BUSY.name)
+    with staged(tmp_path, own_lab, BUSY, MEMDUMP_DUMP_TIMEOUT_SEC="0") as scene:
+        async with _daemon_that_hangs(scene, mode="live", max_pause_ms=1) as job:
+            assert (job["phase"], job["error"]["code"]) == ("failed", "hypervisor-not-responding")
+        await _assert_recovered(scene)
 
 
 async def test_killed_guest_is_told_to_be_gone(booted: Scene) -> None:
@@ -275,6 +299,28 @@ async def test_stream_that_libvirt_compresses_is_recognised(tmp_path: Path, own_
                 with gzip.open(record["dump_path"]) as image:
                     assert image.read(4) == b"\x7fELF"
             await visit.assert_all_is_well()
+
+
+@contextlib.asynccontextmanager
+async def _daemon_that_hangs(scene: Scene, **wish: object) -> AsyncIterator[Message]:
+    """A job in whose capture libvirtd began to hang, as the job ended; libvirtd goes on after this block."""
+    with contextlib.closing(Process(scene.lab.libvirtd_pid)) as libvirtd:
+        async with scene.visit() as visit:
+            async with visit.held("capturing", **wish) as (job_id, process):
+                libvirtd.stop()
+                process.go_on()
+                async with asyncio.timeout(BOUNDED_SEC):
+                    job = await visit.end_of(job_id)
+            assert not [folder for folder in fifo_folders(scene) if folder.is_dir()]
+            yield job
+
+
+async def _assert_recovered(scene: Scene) -> None:
+    """libvirtd answers again: the service does for the guest what its capture could not, and nothing is left."""
+    async with scene.visit() as visit:
+        eventually(lambda: not list((scene.lab.folder / "run").rglob(f"*{SUFFIX}")), "the downtime is put back")
+        await visit.assert_all_is_well()
+        await visit.assert_dump_succeeds()
 
 
 async def _assert_all_is_well(visit: Visit) -> None:

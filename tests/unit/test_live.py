@@ -1,20 +1,27 @@
-"""What is known of a live capture before the guest is touched."""
+"""What is known of a live capture before the guest is touched, and when a try is given up."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from app.capture.guest import Guest
 from app.capture.layout import refuse_passthrough
-from app.capture.live import LivePlan, live_image
+from app.capture.live import ABORT_SEC, GivenUp, Limits, LivePlan, Watch, live_image, receive
+from app.capture.migration import Migration
+from app.capture.patience import Call
 from app.capture.report import Report
-from app.errors import LiveNotPossible
+from app.capture.source import Stream
+from app.capture.spool import Spool, open_spool
+from app.errors import CaptureFailed, HypervisorNotResponding, LiveNotPossible
 from app.fifo import Rendezvous
 from app.lines import Line
 from app.model import Domain, DomainState
+from tests.migration_stream import PAGE, Page, stream
 
 OF_THE_HOST = {
     "pci": "<hostdev mode='subsystem' type='pci' managed='yes'><source><address domain='0x0000' bus='0x06'/></source></hostdev>",
@@ -35,6 +42,11 @@ OF_QEMU = {
     "disk": "<disk type='block' device='disk'><source dev='/dev/nvme0n1'/><target dev='vda' bus='virtio'/></disk>",
     "channel": "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>",
 }
+PAGES = 8
+WHOLE = stream([("pc.ram", PAGES)], [[Page(0, number, b"\x01" * PAGE) for number in range(PAGES)]])
+FIRST, REST = WHOLE[: 4 * PAGE], WHOLE[4 * PAGE :]
+AT_ONCE = Limits(times_ram=0.1, after_first_pass_sec=3600)
+NEVER = Limits(times_ram=100, after_first_pass_sec=3600)
 NOTHING: Any = None  # neither libvirt nor QEMU is there to be asked
 
 
@@ -59,6 +71,97 @@ def test_device_that_writes_through_qemu_stands_in_no_way(device: str) -> None:
 @pytest.mark.parametrize(("max_pause_ms", "downtimes"), [(300, [20, 300]), (21, [20, 21]), (20, [20]), (5, [5])])
 def test_no_try_allows_a_longer_stop_than_was_asked_for(tmp_path: Path, max_pause_ms: int, downtimes: list[int]) -> None:
     assert [downtime_ms for downtime_ms, _ in _plan(tmp_path, "<domain/>", max_pause_ms).tries()] == downtimes
+
+
+class FakeStream:
+    """A dump that is whole, or is cut short and not confirmed, or goes on without end."""
+
+    def __init__(self, *chunks: bytes, aborted: bool = False, then: Callable[[], None] | None = None) -> None:
+        self._chunks = list(chunks)
+        self._aborted = aborted
+        self._then = then
+
+    def read(self, view: memoryview, tick: Callable[[], None]) -> int:
+        if not self._chunks and self._then is not None:
+            self._then()
+            tick()
+            return self.read(view, tick)
+        chunk = self._chunks.pop(0) if self._chunks else b""
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+    def confirm(self, tick: Callable[[], None]) -> None:
+        tick()
+        if self._aborted:
+            raise CaptureFailed("libvirt reported: operation aborted.")
+
+
+class FakeGuest:
+    """Counts how often it was told to abort."""
+
+    def __init__(self) -> None:
+        self.aborts = 0
+        self.connection = SimpleNamespace(uri="qemu:///system")
+
+    def abort(self) -> Call[None]:
+        self.aborts += 1
+        return Call(lambda: None)
+
+
+class Clock:
+    """Stands still between the calls of ``tick``."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_by(self) -> None:
+        self.now += ABORT_SEC / 4
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with open_spool(PAGES * PAGE, tmp_path, Rendezvous(tmp_path, None), 0) as opened:
+        yield opened
+
+
+def test_dump_that_was_whole_before_its_abort_is_kept(spool: Spool) -> None:
+    guest, migration = FakeGuest(), Migration(spool)
+    watch = Watch(cast("Guest", guest), migration, AT_ONCE)
+    receive(cast("Stream", FakeStream(FIRST, REST)), migration, watch, lambda: None)
+    assert guest.aborts == 1
+    assert migration.finish().name == "pc-q35-7.2"
+
+
+def test_dump_that_was_aborted_is_given_up(spool: Spool) -> None:
+    guest, migration = FakeGuest(), Migration(spool)
+    with pytest.raises(GivenUp, match="times its memory was read"):
+        receive(
+            cast("Stream", FakeStream(FIRST, aborted=True)),
+            migration,
+            Watch(cast("Guest", guest), migration, AT_ONCE),
+            lambda: None,
+        )
+    assert guest.aborts == 1
+
+
+def test_dump_that_failed_by_itself_is_not_taken_for_one_that_was_given_up(spool: Spool) -> None:
+    guest, migration = FakeGuest(), Migration(spool)
+    with pytest.raises(CaptureFailed, match="operation aborted"):
+        receive(
+            cast("Stream", FakeStream(FIRST, aborted=True)), migration, Watch(cast("Guest", guest), migration, NEVER), lambda: None
+        )
+    assert guest.aborts == 0
+
+
+def test_abort_that_nobody_heeds_is_waited_for_within_a_bound(spool: Spool) -> None:
+    guest, migration, clock = FakeGuest(), Migration(spool), Clock()
+    endless = FakeStream(FIRST, then=clock.pass_by)
+    with pytest.raises(HypervisorNotResponding):
+        receive(cast("Stream", endless), migration, Watch(cast("Guest", guest), migration, AT_ONCE, clock), lambda: None)
+    assert guest.aborts == 1
 
 
 def _plan(folder: Path, xml: str, max_pause_ms: int) -> LivePlan:
