@@ -306,7 +306,7 @@ async def _daemon_that_hangs(scene: Scene, **wish: object) -> AsyncIterator[Mess
     """A job in whose capture libvirtd began to hang, as the job ended; libvirtd goes on after this block."""
     with contextlib.closing(Process(scene.lab.libvirtd_pid)) as libvirtd:
         async with scene.visit() as visit:
-            async with visit.held("capturing", **wish) as (job_id, process):
+            async with visit.held("capturing", None, **wish) as (job_id, process):
                 libvirtd.stop()
                 process.go_on()
                 async with asyncio.timeout(BOUNDED_SEC):
