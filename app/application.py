@@ -253,6 +253,7 @@ class _Parts:
         try:
             await keep_promises(self.settings, watch)
             await watch.resume()
+            await watch.pay()
         except HypervisorError as error:
             await self._tell(activity_now("error", "guest-left-paused", f"Whether a guest stands still could not be seen: {error}"))
         except StateError as error:

@@ -18,7 +18,11 @@ def alone(where: Rendezvous, domain: Domain) -> Iterator[None]:
     """Hold the guest's name at its rendezvous. Raises ``DomainBusy`` if another capture has it.
 
     The name is that of an abstract socket (``unix(7)``): the kernel gives it to one process at a time and takes it back
-    however that ends, and nothing of it is in any folder.
+    however that ends, and nothing of it is in any folder. Such names are those of one network namespace: captures in another
+    one (the service in a container, the command line outside of it) are not seen, nor are those with another rendezvous.
+    That is bearable: libvirt's own lock lets no two dumps of a guest run at once, and each capture looks for a foreign job
+    before it begins. What may go wrong then is the one's downtime, which is the other's for a while, and a stop that is
+    counted in both. Nothing of the image.
     """
     place = hashlib.sha256(os.fsencode(where.directory)).hexdigest()[:32]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:

@@ -19,7 +19,7 @@ import libvirt
 
 from app import __version__
 from app.capture.patience import Call, Patience
-from app.downtime import Downtime, Promise
+from app.downtime import Downtime, promise, take_over
 from app.errors import (
     CaptureFailed,
     DomainBusy,
@@ -257,9 +257,12 @@ class Guest:
 
         Raises ``DumpDirUnusable`` if the promise cannot be written down.
         """
-        before_ms = int(self.connection.call(lambda: self.raw.migrateGetMaxDowntime(0)))
+        uuid, number = self.domain.uuid, self.domain.id
+        owed = self.connection.call(lambda: take_over(where, uuid, number))  # the value of now may be a dead capture's
         try:
-            promise = Promise(where, capture_id, Downtime(self.domain.uuid, before_ms))
+            if owed is None:
+                now_ms = int(self.connection.call(lambda: self.raw.migrateGetMaxDowntime(0)))
+                owed = promise(where, capture_id, Downtime(uuid, number, now_ms))
         except OSError as error:
             text = f"Nothing can be written to {where.directory}: {error.strerror}. The guest was not touched."
             raise DumpDirUnusable(text) from error
@@ -271,12 +274,12 @@ class Guest:
             yield set_ms
         finally:
             # The capture's own patience may be over; the domain is to be as it was all the same.
-            restoring = Call(lambda: self.raw.migrateSetMaxDowntime(before_ms, 0))
+            restoring = Call(lambda: self.raw.migrateSetMaxDowntime(owed.before.downtime_ms, 0))
             restored = restoring.ended_within(_RESTORE_SEC) and (restoring.future.exception() is None or self.gone())
             if restored:
-                promise.kept()
+                owed.kept()
             else:
-                promise.broken()
+                owed.broken()
 
     def abort(self) -> Call[None]:
         """Abort the running live dump: the guest runs on. That nothing is left to abort is no error.

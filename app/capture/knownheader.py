@@ -46,7 +46,7 @@ class KnownHeader:
         only_headers = head[: min(segment.offset for segment in header.segments)]
         with contextlib.suppress(OSError, StreamMalformed):
             read_header(only_headers)  # they are whole without what follows
-            new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+            new = self._path.with_name(f"{self._path.name}.new")  # nobody else writes it: a capture is alone with its guest
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(self._start + only_headers)

@@ -17,6 +17,7 @@ from typing import TypeVar
 import libvirt
 import structlog
 
+from app.downtime import Downtime
 from app.errors import HypervisorNotResponding, HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
 from app.hypervisor import calls
 from app.hypervisor.calls import Standing
@@ -88,9 +89,12 @@ class Hypervisor:
             await asyncio.sleep(_ENDS_SEC / _ENDS_TRIES)
         return False
 
-    async def set_downtime(self, uuid: str, downtime_ms: int) -> None:
-        """Set a domain's maximum downtime; one that is gone or shut off has none. Raises ``HypervisorError``."""
-        await self._call(functools.partial(calls.set_downtime, self._connected(), uuid, downtime_ms))
+    async def set_downtime(self, wanted: Downtime) -> bool:
+        """Set the maximum downtime of that run of a domain; whether it still runs, for else there is nothing to set.
+
+        Raises ``HypervisorError``.
+        """
+        return await self._call(functools.partial(calls.set_downtime, self._connected(), wanted))
 
     async def follow(self, connected: Callable[[], None]) -> None:
         """Connect, keep the inventory, connect again: until cancelled. ``connected`` is called after each connection."""

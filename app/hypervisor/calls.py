@@ -18,6 +18,7 @@ from typing import TypeVar
 import libvirt
 import libvirtaio
 
+from app.downtime import Downtime
 from app.errors import HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
 from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, opennebula_vmid, vmid_of
 
@@ -178,12 +179,17 @@ def resume_left_paused(connection: libvirt.virConnect, dumped: str) -> Standing:
     return Standing(tuple(resumed), stuck)
 
 
-def set_downtime(connection: libvirt.virConnect, uuid: str, downtime_ms: int) -> None:
+def set_downtime(connection: libvirt.virConnect, wanted: Downtime) -> bool:
     try:
-        connection.lookupByUUIDString(uuid).migrateSetMaxDowntime(downtime_ms, 0)
+        raw = connection.lookupByUUIDString(wanted.uuid)
+        if raw.ID() != wanted.libvirt_id:
+            return False
+        raw.migrateSetMaxDowntime(wanted.downtime_ms, 0)
     except libvirt.libvirtError as error:
         if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
             raise
+        return False
+    return True
 
 
 def translated(uri: str, error: libvirt.libvirtError) -> MemoryDumpsError:

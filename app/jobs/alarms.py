@@ -9,29 +9,36 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable
 
+from app.jobs.debts import SCHEMA as DEBTS_SCHEMA
+from app.jobs.debts import Debts
 from app.jobs.journal import Journal, activity_now
 from app.model import Domain, DomainState
 from app.state import State
 
-SCHEMA = """
+SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS alarms (
     uuid TEXT PRIMARY KEY, message TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+    + DEBTS_SCHEMA
+)
 
 
 class Alarms:
-    """Every alarm, by the VM's uuid. ``changed`` is called after each change."""
+    """Every alarm, by the VM's uuid, and the debts that may become one. ``changed`` is called after each change."""
 
     def __init__(self, state: State, journal: Journal, changed: Callable[[], None]) -> None:
         self._state = state
         self._journal = journal
         self._changed = changed
         self._messages: dict[str, str] = {}
+        self.debts = Debts(state)
 
     async def open(self) -> None:
         """Take in what an earlier service raised."""
         self._messages = dict(await self._state.read(lambda db: db.execute("SELECT uuid, message FROM alarms").fetchall()))
+        await self.debts.open()
 
     def of(self, uuid: str) -> str | None:
         """The VM's alarm."""
@@ -46,8 +53,16 @@ class Alarms:
     async def look(self, domains: Iterable[Domain]) -> None:
         """End the alarms of VMs that no longer stand still, or are gone."""
         standing = {domain.uuid for domain in domains if domain.state is DomainState.PAUSED}
-        names = {domain.uuid: domain.name for domain in domains}
-        over = [uuid for uuid in self._messages if uuid not in standing]
+        over = {uuid: "{} no longer stands still." for uuid in self._messages if uuid not in standing}
+        await self._end(over, {domain.uuid: domain.name for domain in domains})
+
+    async def end(self, uuid: str, domains: Iterable[Domain]) -> None:
+        """End a VM's alarm, if there is one: it was looked after, and may stand still by somebody's will."""
+        over = {uuid: "{} was looked at again: no dump keeps it from running."} if uuid in self._messages else {}
+        await self._end(over, {domain.uuid: domain.name for domain in domains})
+
+    async def _end(self, over: dict[str, str], names: dict[str, str]) -> None:
+        """End alarms, each with a sentence about its VM."""
         if not over:
             return
         for uuid in over:
@@ -58,6 +73,5 @@ class Alarms:
             db.executemany("DELETE FROM alarms WHERE uuid = ?", [(uuid,) for uuid in over])
 
         await self._state.run(work)
-        for uuid in over:
-            message = f"{names.get(uuid, uuid)} no longer stands still."
-            await self._journal.tell(activity_now("success", "guest-runs-again", message))
+        for uuid, sentence in over.items():
+            await self._journal.tell(activity_now("success", "guest-runs-again", sentence.format(names.get(uuid, uuid))))

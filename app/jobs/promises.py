@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from app.config import Settings
-from app.downtime import Downtime, broken_promises
+from app.downtime import broken_promises
 from app.errors import HypervisorError, StateError
 from app.fifo import rendezvous
 from app.jobs.standing import Watch
@@ -18,15 +18,16 @@ log = structlog.get_logger()
 _LOOK_EVERY_SEC = 10.0
 
 
-async def keep_all_promises(settings: Settings, watch: Watch) -> None:
+async def keep_all_promises(settings: Settings, watch: Watch, *, every_sec: float = _LOOK_EVERY_SEC) -> None:
     """Look again and again, for a capture by hand may die while libvirt answers all the time: until cancelled."""
     while True:
-        await asyncio.sleep(_LOOK_EVERY_SEC)
+        await asyncio.sleep(every_sec)
         if watch.hypervisor.status.state is Link.CONNECTED:
             try:
                 await keep_promises(settings, watch)
-            except StateError as error:
-                log.error("promise_not_told", code=error.code, message=str(error))
+                await watch.pay()
+            except (HypervisorError, StateError) as error:
+                log.error("guest_not_looked_after", code=error.code, message=str(error))
 
 
 async def keep_promises(settings: Settings, watch: Watch) -> None:
@@ -35,16 +36,22 @@ async def keep_promises(settings: Settings, watch: Watch) -> None:
     A note says that its guest ran when it was written. Raises ``StateError``.
     """
     where = rendezvous(settings.libvirt_uri, settings.dump_dir)
-    first: dict[str, Downtime] = {}
-    for path, note in await asyncio.to_thread(broken_promises, where):  # oldest first: a later one may have noted ours
-        before = first.setdefault(note.uuid, note)
-        try:
-            if not await watch.hypervisor.idle(before.uuid):  # or the call would wait for whoever works on it
-                continue
-            await watch.hypervisor.set_downtime(before.uuid, before.downtime_ms)
-            await watch.resume(before.uuid)
-        except HypervisorError as error:
-            log.warning("downtime_not_put_back", uuid=before.uuid, code=error.code, message=str(error))
-        else:
-            log.info("downtime_put_back", uuid=before.uuid, downtime_ms=before.downtime_ms)
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+    owed = await asyncio.to_thread(broken_promises, where)
+    try:
+        while owed:
+            before, kept = owed[0].before, False
+            try:
+                if await watch.hypervisor.idle(before.uuid):  # or the call would wait for whoever works on it
+                    if await watch.hypervisor.set_downtime(before):
+                        await watch.resume(before.uuid)
+                        log.info("downtime_put_back", uuid=before.uuid, downtime_ms=before.downtime_ms)
+                    kept = True
+            except HypervisorError as error:
+                log.warning("downtime_not_put_back", uuid=before.uuid, code=error.code, message=str(error))
+            if kept:
+                owed.pop(0).kept()
+            else:
+                owed.pop(0).broken()
+    finally:
+        for rest in owed:
+            rest.broken()

@@ -18,7 +18,6 @@ from app.errors import (
     CaptureDied,
     CaptureTimedOut,
     GuestLeftPaused,
-    HypervisorError,
     MemoryDumpsError,
     StateError,
 )
@@ -90,15 +89,19 @@ class Run:
             await self._to(Phase.PREPARING)
             known = self._parts.hypervisor.domains()
             self._ran = any(domain.uuid == self.job.uuid and domain.state is DomainState.RUNNING for domain in known)
+            if self._ran:
+                await self._parts.alarms.debts.owe(self.job.uuid)
             await self._capture()
             if self._manifest is None and self._dump_id is not None:
                 await self._tidy(self._dump_id)
             await self._end()
-            if self._manifest is not None and self._unsure:
-                await self._see_it_run_on()
+            if self._ran:
+                await self._settle()
         except StateError as error:
             log.error("job_not_journalled", job_id=self.job.job_id, code=error.code, message=str(error))
             await asyncio.to_thread(drop_fifos, self._parts.settings.libvirt_uri, self._parts.settings.dump_dir)
+            if self._ran:
+                self._parts.alarms.debts.fall_due(self.job.uuid)
             await self._fail_unjournalled(error)
         finally:
             self._stop_timer()
@@ -143,7 +146,7 @@ class Run:
                 await self._parts.journal.note_dump(self.job.job_id, self._dump_id)
             case WarningLine():
                 await self._parts.journal.tell(activity_now("warning", line.code, line.message, job=self.job))
-                self._unsure = self._unsure or line.code in (GuestLeftPaused.code, "guest-state-unknown")
+                self._unsure = self._unsure or line.code == "guest-state-unknown"
                 if line.code == GuestLeftPaused.code:
                     await self._parts.alarms.raise_for(self.job.uuid, line.message)
                 await self._keep(replace(self.job, warnings=(*self.job.warnings, line.message)))
@@ -201,21 +204,19 @@ class Run:
         await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir)
         with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
             self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, dump_id)
-        await self._see_it_run_on()
+        await self._watch().see_it_run_on(self.job.uuid if self._ran else "", self.job)
         await keep_promises(settings, self._watch())
 
     def _watch(self) -> Watch:
         return Watch(hypervisor=self._parts.hypervisor, journal=self._parts.journal, alarms=self._parts.alarms)
 
-    async def _see_it_run_on(self) -> None:
-        """What the capture process could not see, or no longer can."""
-        watch = self._watch()
-        try:
-            await watch.resume(self.job.uuid if self._ran else "", self.job)
-        except HypervisorError as error:
-            log.warning("guest_state_unknown", job_id=self.job.job_id, code=error.code, message=str(error))
-            if self._ran:
-                await self._parts.alarms.raise_for(self.job.uuid, f"Whether it runs on after its dump is not known: {error}")
+    async def _settle(self) -> None:
+        """Strike out the debt, unless nobody could see that the guest runs on: then it falls due."""
+        debts = self._parts.alarms.debts
+        if self._unsure and self._manifest is not None:  # without a dump it was looked at already
+            await self._watch().see_it_run_on(self.job.uuid, self.job)
+        if self.job.uuid not in debts.due():
+            await debts.settle(self.job.uuid)
 
     async def _end(self) -> None:
         if self._manifest is not None:
