@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal, Self
+from uuid import UUID
 
 from app.errors import AmbiguousVm, VmUnknown
 
@@ -102,13 +103,13 @@ OPENNEBULA_NAMESPACE = "http://opennebula.org/xmlns/libvirt/1.0"
 
 
 def find_domain(wanted: str, domains: Iterable[Domain]) -> Domain:
-    """The one domain that ``wanted`` names: tried as uuid, vmid, name, libvirt ID, in that order.
+    """The one domain that ``wanted`` names: tried as uuid (however it is spelt), vmid, name, libvirt ID, in that order.
 
     Raises ``VmUnknown``, or ``AmbiguousVm`` if several fit at the first kind that fits any.
     """
-    known = tuple(domains)
+    known, as_uuid = tuple(domains), _uuid_of(wanted)
     for fits in (
-        [d for d in known if d.uuid == wanted.lower()],
+        [d for d in known if d.uuid == as_uuid],
         [d for d in known if d.vmid and d.vmid == wanted],
         [d for d in known if d.name == wanted],
         [d for d in known if d.id is not None and str(d.id) == wanted],
@@ -118,6 +119,14 @@ def find_domain(wanted: str, domains: Iterable[Domain]) -> Domain:
         if fits:
             return fits[0]
     raise VmUnknown(wanted)
+
+
+def _uuid_of(text: str) -> str | None:
+    """``text`` as libvirt spells a uuid; None if it is none. With or without hyphens, braces or ``urn:uuid:``."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
 
 
 class Link(StrEnum):

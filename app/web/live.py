@@ -70,10 +70,13 @@ async def feed(request: web.Request) -> web.StreamResponse:
 def _topics(text: str | None) -> frozenset[str]:
     if text is None:
         return frozenset((*TOPICS, "progress"))
+    known = ", ".join((*TOPICS, "progress"))
+    if not text.strip():
+        raise RequestError(f"topics names none; leave it out for all of them, or name some of {known}.", place="topics")
     topics = frozenset(part.strip() for part in text.split(","))
     unknown = sorted(topics - {*TOPICS, "progress"})
     if unknown:
-        raise RequestError(f"There is no topic {unknown[0]!r}; there are {', '.join((*TOPICS, 'progress'))}.", place="topics")
+        raise RequestError(f"There is no topic {unknown[0]!r}; there are {known}.", place="topics")
     return topics
 
 

@@ -6,6 +6,7 @@ where they stand.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -73,11 +74,25 @@ def decode(body: bytes, shape: type[T]) -> T:
     if not body.strip():
         raise RequestError("The body is empty; a JSON object is expected.", place="$")
     try:
-        return msgspec.json.decode(body, type=shape)
+        decoded = msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
         raise _at_its_place(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"The body is not JSON: {error}.", place="$") from None
+    json.loads(body, object_pairs_hook=_each_once)
+    return decoded
+
+
+def _each_once(members: list[tuple[str, object]]) -> None:
+    """Refuse a name that is given twice: which one counts would be a guess. msgspec takes the last without a word.
+
+    No shape of a request has an object inside, so the members are those of the body itself.
+    """
+    seen: set[str] = set()
+    for name, _ in members:
+        if name in seen:
+            raise RequestError(f"`{name}` is given twice (at $.{name}).", place=f"$.{name}")
+        seen.add(name)
 
 
 def _at_its_place(message: str) -> RequestError:

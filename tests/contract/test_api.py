@@ -31,6 +31,8 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
     [
         (ALPHA.uuid, ALPHA.uuid),  # though another VM is called that
         (ALPHA.uuid.upper(), ALPHA.uuid),
+        (ALPHA.uuid.replace("-", ""), ALPHA.uuid),
+        (f"urn:uuid:{ALPHA.uuid}", ALPHA.uuid),
         ("777", NEBULA.uuid),
         ("one-43", NEBULA.uuid),
         ("42", ONE.uuid),

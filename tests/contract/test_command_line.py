@@ -145,6 +145,12 @@ def test_all_captures_every_vm_that_has_memory(memdump: CommandLine) -> None:
     assert len(memdump.records()) == len(ACTIVE)
 
 
+@pytest.mark.parametrize("uuid", [ALPHA.uuid.upper(), ALPHA.uuid.replace("-", "")])
+def test_a_uuid_may_be_spelt_in_any_way(memdump: CommandLine, uuid: str) -> None:
+    code, lines = memdump.json(uuid)
+    assert (code, lines[-1]["manifest"]["uuid"]) == (0, ALPHA.uuid)
+
+
 def test_a_vm_named_twice_is_captured_once(memdump: CommandLine) -> None:
     code, lines = memdump.json("alpha", "beta", "alpha")
     assert code == 0

@@ -158,6 +158,13 @@ async def test_an_unknown_topic_or_parameter_is_refused_before_the_upgrade(api: 
     assert refused.value.status == 400
 
 
+async def test_no_topic_at_all_is_told_apart_from_a_wrong_one(api: Api) -> None:
+    problem = await api.get(f"{FEED}?topics=", 400)
+    assert (problem["code"], problem["place"]) == ("request-invalid", "topics")
+    assert "names none" in problem["detail"]
+    assert "'jobs'" in (await api.get(f"{FEED}?topics=jobs", 400))["detail"]
+
+
 async def test_a_request_that_is_no_websocket_is_told_so(api: Api) -> None:
     async with api.session.get(FEED) as answer:
         assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
@@ -174,6 +181,15 @@ async def test_what_a_subscriber_says_means_nothing(api: Api) -> None:
         job_id = (await api.trigger("alpha"))["jobs"][0]["job_id"]
         assert (await feed.next())["job"]["job_id"] == job_id
         await everything_of_a_dump(feed, job_id)
+
+
+async def test_who_says_too_much_is_closed(api: Api) -> None:
+    async with api.feed("topics=stats") as feed:
+        await feed.next()
+        await feed.socket.send_str("x" * 4096)
+        await feed.socket.send_str("x" * 4097)
+        message = await feed.socket.receive(20)
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1009)
 
 
 async def test_every_feed_is_told_that_the_service_ends(tmp_path: Path) -> None:

@@ -156,6 +156,13 @@ async def test_a_key_of_a_refused_request_is_free_again(api: Api) -> None:
     await api.ended(job["job_id"] for job in answer["jobs"])
 
 
+async def test_a_name_that_is_given_twice_in_a_body_is_refused(api: Api) -> None:
+    async with api.session.post(TRIGGER, data=b'{"vm_ids":["alpha"],"vm_ids":["beta"]}') as answer:
+        problem = await answer.json(content_type=None)
+    assert (answer.status, problem["code"], problem["place"]) == (400, "request-invalid", "$.vm_ids")
+    assert "twice" in problem["detail"]
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "tab\tinside"])
 async def test_a_key_that_is_none_is_refused(api: Api, key: str) -> None:
     assert (await api.trigger("alpha", headers={"Idempotency-Key": key}, status=400))["place"] == "Idempotency-Key"

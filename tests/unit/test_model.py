@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -70,6 +72,19 @@ def test_the_kinds_are_tried_in_the_contracts_order() -> None:
     assert find_domain("x", known) == by_vmid
     assert find_domain("x", [by_id, by_name]) == by_name
     assert find_domain("7", known) == by_id
+
+
+@pytest.mark.parametrize("spelt", ["{}", "urn:uuid:{}", "{{{}}}", "{{{}"])
+@pytest.mark.parametrize("change", [str, str.upper, lambda uuid: uuid.replace("-", "")])
+def test_a_uuid_is_one_however_it_is_spelt(spelt: str, change: Callable[[str], str]) -> None:
+    meant = replace(domain("a"), uuid="c829a7ce-8254-5ff1-ba7b-29158aa6a543")
+    assert find_domain(spelt.format(change(meant.uuid)), [domain("b", 2), meant]) == meant
+
+
+@pytest.mark.parametrize("almost", ["-", "{}", "urn:uuid:", "0" * 31, "0" * 33, "g" * 32, "٣" * 31])
+def test_what_is_almost_a_uuid_is_a_name_like_any_other(almost: str) -> None:
+    called_so = domain(almost, 1)
+    assert find_domain(almost, [domain("b", 0), called_so]) == called_so
 
 
 def test_several_at_the_first_kind_that_fits_any_are_ambiguous_even_if_a_later_kind_fits_one() -> None:

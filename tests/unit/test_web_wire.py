@@ -46,6 +46,10 @@ def refused(body: bytes) -> RequestError:
         (b'{"all":true,"reason":5}', "$.reason"),
         (b'{"all":true,"reason":"a\\u0000b"}', "$.reason"),
         (b'{"all":true,"case":"' + b"x" * 1001 + b'"}', "$.case"),
+        (b'{"all":true,"all":true}', "$.all"),
+        (b'{"all":true,"\\u0061ll":true}', "$.all"),
+        (b'{"vm_ids":["1"],"vm_ids":["2"]}', "$.vm_ids"),
+        (b'{"all":true,"mode":"live","mode":null}', "$.mode"),
         (b"[" * 50_000, "$"),
     ],
 )
