@@ -12,7 +12,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,29 +87,23 @@ def live_image(plan: LivePlan, meter: PauseMeter, report: Report, at_once: Calla
     ``LiveNotConverging``, ``NoSpace``, ``StreamMalformed`` and what ``Stream`` raises.
     """
     refuse_passthrough(plan.guest.domain.name, plan.xml)
-    with ExitStack() as held:
-        spool, machine, captured_at = _tried(plan, meter, report, held)
+    with open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes) as spool:
+        machine, captured_at = _tried(plan, spool, meter, report)
         at_once()
         yield LiveImage(_laid_out(plan, machine, spool, meter, report), captured_at)
 
 
-def _tried(plan: LivePlan, meter: PauseMeter, report: Report, held: ExitStack) -> tuple[Spool, Machine, float | None]:
-    """Try until one try succeeds: what it spooled, what QEMU said of the machine, and the instant that both show."""
+def _tried(plan: LivePlan, spool: Spool, meter: PauseMeter, report: Report) -> tuple[Machine, float | None]:
+    """Try until one try succeeds: what QEMU said of the machine, and the instant that it and the spool show."""
     why = ""
     with plan.guest.downtime(plan.where, plan.capture_id) as set_downtime_ms:
         for downtime_ms, limits in plan.tries():
-            with ExitStack() as given_up:
-                spool = given_up.enter_context(
-                    open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes)
-                )
-                set_downtime_ms(downtime_ms)
-                try:
-                    machine, captured_at = _migrate(plan, limits, spool, meter, report)
-                except GivenUp as error:
-                    why = str(error)
-                    continue
-                held.push(given_up.pop_all())
-                return spool, machine, captured_at
+            set_downtime_ms(downtime_ms)
+            try:
+                return _migrate(plan, limits, spool, meter, report)
+            except GivenUp as error:
+                why = str(error)
+                spool.clear()
     raise LiveNotConverging(plan.guest.domain.name, plan.max_pause_ms, why)
 
 

@@ -1,9 +1,9 @@
 """Pages that come in any order → an image: in memory while all running captures fit, else in a file without a name.
 
-Room for the whole of it is reserved before the guest is touched, and is given back when the spool is closed. A file is
-reserved with ``fallocate``, so it takes its room on the disk while the capture runs, written or not, and cannot run out
-of it in the middle. In memory, room that is reserved costs nothing until it is written. Pages that the guest never wrote
-are never written here: they are zero as they are, and ``blank`` tells where they are.
+Room for the whole of it is reserved before the guest is touched, held over all tries, and given back when the spool is
+closed. A file is reserved with ``fallocate``, so it takes its room on the disk while the capture runs, written or not, and
+cannot run out of it in the middle. In memory, room that is reserved costs nothing until it is written. Pages that the
+guest never wrote are never written here: they are zero as they are, and ``blank`` tells where they are.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Spool:
         self._starts: list[int] = []
         self._written: list[NDArray[np.bool_]] = []
         self._notes: set[tuple[int, int]] = set()
+        self._used_before = False
         self.block_list: tuple[Block, ...] = ()
         """The blocks, once the stream has listed them."""
         if not allowance.take(reserve_bytes):
@@ -76,6 +77,15 @@ class Spool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def clear(self) -> None:
+        """Throw the image away and keep its room, for another try at the same guest."""
+        self._starts, self._written, self.block_list = [], [], ()
+        self._notes.clear()
+        self._used_before = True
+        if isinstance(self._store, _Memory):  # what is taken of the allowance stays taken
+            self._store.close()
+        self._store = None
 
     def close(self) -> None:
         """Throw the image away and give its room back. May be called twice."""
@@ -132,6 +142,15 @@ class Spool:
         if offset < 0 or offset + len(into) > self.block_list[block].size_bytes:
             raise ValueError(f"{len(into)} bytes at {offset} are not all in the block {self.block_list[block].name}")
         self._room.read(self._starts[block] + offset, into)
+        if self._used_before and not self.in_memory:
+            self._blank_out(block, offset, into)
+
+    def _blank_out(self, block: int, offset: int, into: memoryview) -> None:
+        """A file still holds what an earlier try wrote: pages that this one has not written are zero all the same."""
+        first, last = offset // PAGE_BYTES, -(-(offset + len(into)) // PAGE_BYTES)
+        for number in (first + np.flatnonzero(~self._written[block][first:last])).tolist():
+            start, end = max(0, number * PAGE_BYTES - offset), min(len(into), (number + 1) * PAGE_BYTES - offset)
+            into[start:end] = bytes(end - start)
 
     def blank(self, block: int, offset: int, size_bytes: int) -> bool:
         """Whether all of this is zero because nothing else was ever written there, or zeros were written last."""

@@ -93,6 +93,49 @@ def test_what_the_stream_wrote_last_is_read(opened: Opened, given_parts: list[li
             assert spool.blank(0, first * PAGE, 40 * PAGE) == (part == bytes(len(part)))
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(first=runs(), second=runs())
+def test_nothing_of_a_try_that_was_given_up_is_in_the_next(opened: Opened, first: list[Page], second: list[Page]) -> None:
+    with opened() as spool:
+        for pages in (first, second):
+            spool.clear()
+            migration = Migration(spool)
+            migration.feed(memoryview(stream(BLOCKS, [pages])))
+            migration.finish()
+        expected = image(BLOCKS, [second])
+        assert [content(spool, 0), content(spool, 1)] == expected
+        into = bytearray(3 * PAGE)
+        spool.read(0, 4 * PAGE + 100, memoryview(into))
+        assert into == expected[0][4 * PAGE + 100 :][: len(into)]
+
+
+def test_a_try_that_was_given_up_leaves_no_note(opened: Opened) -> None:
+    spool = opened()
+    spool.blocks((RAM,))
+    put(spool, 4, page(NOTE))
+    spool.clear()
+    spool.blocks((RAM,))
+    assert spool.vmcoreinfo() == ()
+
+
+def test_memory_is_held_between_two_tries(tmp_path: Path) -> None:
+    with open_spool(4 * MIB, tmp_path, Rendezvous(tmp_path, None), ROOMY) as spool:
+        spool.blocks((RAM,))
+        spool.clear()
+        assert not Allowance(tmp_path, ROOMY).take(ROOMY // 2)
+        spool.blocks((RAM,))
+        assert spool.in_memory
+
+
+def test_room_on_disk_is_held_between_two_tries(tmp_path: Path) -> None:
+    before = open_files()
+    with open_spool(4 * MIB, tmp_path, Rendezvous(tmp_path, None), 0) as spool:
+        spool.blocks((RAM,))
+        (key,) = (key for key, stat in open_files().items() if key not in before and stat.st_size)
+        spool.clear()
+        assert open_files()[key].st_blocks * 512 >= 4 * MIB + SLACK_BYTES
+
+
 def test_any_slice_of_a_block_is_read_and_nothing_beyond_it(opened: Opened) -> None:
     spool = opened()
     spool.blocks((RAM, BIOS))
