@@ -41,7 +41,7 @@ def from_rfc3339(text: str) -> datetime:
 
 
 class DomainState(StrEnum):
-    """virDomainState, by libvirt's own words."""
+    """virDomainState, by libvirt's own words and in its order."""
 
     NOSTATE = "nostate"
     RUNNING = "running"
@@ -100,6 +100,30 @@ def opennebula_vmid(metadata_xml: str) -> str | None:
 
 
 OPENNEBULA_NAMESPACE = "http://opennebula.org/xmlns/libvirt/1.0"
+
+
+def domain_state(number: int) -> DomainState:
+    """A virDomainState."""
+    return tuple(DomainState)[number]
+
+
+def domain_of(
+    *, uuid: str, name: str, number: int, state: int, memory_kib: int, vcpus: int, metadata_xml: str | None, hypervisor: str
+) -> Domain:
+    """A domain by what libvirt says of it: ``number`` is its libvirt ID, negative while it is not active; ``state`` a
+    virDomainState; ``metadata_xml`` the element of OpenNebula's, if it has one."""
+    libvirt_id = None if number < 0 else number
+    opennebula = None if metadata_xml is None else opennebula_vmid(metadata_xml)
+    return Domain(
+        uuid=uuid,
+        name=name,
+        id=libvirt_id,
+        vmid=vmid_of(name=name, libvirt_id=libvirt_id, opennebula_vmid=opennebula),
+        state=domain_state(state),
+        memory_bytes=memory_kib * 1024,
+        vcpus=vcpus,
+        hypervisor=hypervisor,
+    )
 
 
 def find_domain(wanted: str, domains: Iterable[Domain]) -> Domain:

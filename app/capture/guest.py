@@ -32,7 +32,7 @@ from app.errors import (
     VmNotRunning,
 )
 from app.fifo import Rendezvous
-from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, Versions, find_domain, opennebula_vmid, vmid_of
+from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, Versions, domain_of, domain_state, find_domain
 
 T = TypeVar("T")
 
@@ -46,7 +46,6 @@ _LOOK_SEC = 8.0
 _SHARED_MEMORY = re.compile(r"<source type='(?:memfd|file)'/>|<access mode='shared'/>")
 
 _RUNNING = (DomainState.RUNNING, DomainState.BLOCKED, DomainState.NOSTATE)
-_STATES = tuple(DomainState)  # in the order of virDomainState
 _REFUSALS = {
     libvirt.VIR_ERR_AUTH_FAILED,
     libvirt.VIR_ERR_AUTH_CANCELLED,
@@ -149,20 +148,18 @@ class Connection:
         return known[find_domain(wanted, [domain for _, domain in known.values()]).uuid]
 
     def _domain(self, raw: libvirt.virDomain) -> Domain:
-        state, max_kib, _, vcpus, _ = raw.info()
-        number = raw.ID()
-        vmid = None
+        state, memory_kib, _, vcpus, _ = raw.info()
+        metadata_xml = None
         with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
-            vmid = opennebula_vmid(raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE))
-        libvirt_id = None if number < 0 else number
-        return Domain(
+            metadata_xml = raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE)
+        return domain_of(
             uuid=raw.UUIDString(),
             name=raw.name(),
-            id=libvirt_id,
-            vmid=vmid_of(name=raw.name(), libvirt_id=libvirt_id, opennebula_vmid=vmid),
-            state=_STATES[state],
-            memory_bytes=max_kib * 1024,
+            number=raw.ID(),
+            state=state,
+            memory_kib=memory_kib,
             vcpus=vcpus,
+            metadata_xml=metadata_xml,
             hypervisor=self._conn.getHostname(),
         )
 
@@ -182,7 +179,7 @@ class Guest:
     def state(self) -> tuple[DomainState, int]:
         """The state and libvirt's number for its reason, now."""
         state, reason = self.connection.call(self.raw.state)
-        return _STATES[state], reason
+        return domain_state(state), reason
 
     def gone(self) -> bool:
         """Whether the guest has ended."""

@@ -20,12 +20,11 @@ import libvirtaio
 
 from app.downtime import Downtime
 from app.errors import HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
-from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, opennebula_vmid, vmid_of
+from app.model import OPENNEBULA_NAMESPACE, Domain, domain_of
 
 T = TypeVar("T")
 
 _KEEPALIVE_SEC, _KEEPALIVE_MISSES = 3, 2
-_STATES = tuple(DomainState)  # in the order of virDomainState
 _EVENTS = (
     libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
     libvirt.VIR_DOMAIN_EVENT_ID_REBOOT,
@@ -131,20 +130,18 @@ def look(connection: libvirt.virConnect, uuids: Sequence[str], hypervisor: str) 
 
 
 def domain(raw: libvirt.virDomain, hypervisor: str) -> Domain:
-    state, max_kib, _, vcpus, _ = raw.info()
-    number = raw.ID()
-    libvirt_id = None if number < 0 else number
-    vmid = None
+    state, memory_kib, _, vcpus, _ = raw.info()
+    metadata_xml = None
     with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
-        vmid = opennebula_vmid(raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE))
-    return Domain(
+        metadata_xml = raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE)
+    return domain_of(
         uuid=raw.UUIDString(),
         name=raw.name(),
-        id=libvirt_id,
-        vmid=vmid_of(name=raw.name(), libvirt_id=libvirt_id, opennebula_vmid=vmid),
-        state=_STATES[state],
-        memory_bytes=max_kib * 1024,
+        number=raw.ID(),
+        state=state,
+        memory_kib=memory_kib,
         vcpus=vcpus,
+        metadata_xml=metadata_xml,
         hypervisor=hypervisor,
     )
 

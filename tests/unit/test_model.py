@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
+import libvirt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,8 @@ from app.model import (
     Outcome,
     Phase,
     Wish,
+    domain_of,
+    domain_state,
     find_domain,
     from_rfc3339,
     may_follow,
@@ -183,6 +187,29 @@ def test_a_vmid_is_digits_whatever_people_name_their_vms(name: str, libvirt_id: 
 )
 def test_opennebulas_id_is_read_from_its_metadata(xml: str, vmid: str | None) -> None:
     assert opennebula_vmid(xml) == vmid
+
+
+def test_a_domain_is_what_libvirt_says_of_it() -> None:
+    said: dict[str, Any] = {"uuid": "u", "name": "vm", "memory_kib": 1 << 20, "vcpus": 2, "hypervisor": "kvm-07"}
+    off = domain_of(number=-1, state=libvirt.VIR_DOMAIN_SHUTOFF, metadata_xml=None, **said)
+    assert off == Domain(
+        uuid="u",
+        name="vm",
+        id=None,
+        vmid="",
+        state=DomainState.SHUTOFF,
+        memory_bytes=1 << 30,
+        vcpus=2,
+        hypervisor="kvm-07",
+    )
+    assert not off.active
+    runs = domain_of(number=0, state=libvirt.VIR_DOMAIN_RUNNING, metadata_xml="<vm><vmid>42</vmid></vm>", **said)
+    assert runs == replace(off, id=0, vmid="42", state=DomainState.RUNNING)
+
+
+@pytest.mark.parametrize("state", DomainState)
+def test_a_state_has_libvirts_number(state: DomainState) -> None:
+    assert domain_state(getattr(libvirt, f"VIR_DOMAIN_{state.name}")) is state
 
 
 # --- phases
