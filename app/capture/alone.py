@@ -21,8 +21,8 @@ def alone(where: Rendezvous, domain: Domain) -> Iterator[None]:
     however that ends, and nothing of it is in any folder. Such names are those of one network namespace: captures in another
     one (the service in a container, the command line outside of it) are not seen, nor are those with another rendezvous.
     That is bearable: libvirt's own lock lets no two dumps of a guest run at once, and each capture looks for a foreign job
-    before it begins. What may go wrong then is the one's downtime, which is the other's for a while, and a stop that is
-    counted in both. Nothing of the image.
+    before it begins. Should two begin in the same moment all the same, no image is harmed, but the later one may take the
+    other's downtime for the owner's and put that back, and count the other's stop as its own.
     """
     place = hashlib.sha256(os.fsencode(where.directory)).hexdigest()[:32]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:

@@ -1,4 +1,5 @@
-"""What a live capture that died owes its guest: the maximum downtime that the domain had, and that it runs on."""
+"""What a capture that died owes: that libvirt waits for nobody, the maximum downtime that the domain had, and that its guest
+runs on."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from app.config import Settings
 from app.downtime import broken_promises
 from app.errors import HypervisorError, StateError
 from app.fifo import rendezvous
+from app.jobs.journal import Journal, activity_now
+from app.jobs.leftovers import drop_fifos
 from app.jobs.standing import Watch
 from app.model import Link
 
@@ -19,15 +22,25 @@ _LOOK_EVERY_SEC = 10.0
 
 
 async def keep_all_promises(settings: Settings, watch: Watch, *, every_sec: float = _LOOK_EVERY_SEC) -> None:
-    """Look again and again, for a capture by hand may die while libvirt answers all the time: until cancelled."""
+    """Look again and again, for a capture by hand may die while libvirt answers all the time: until cancelled.
+
+    FIFOs are dropped whether it answers or not: it may be one of them that it waits for.
+    """
     while True:
         await asyncio.sleep(every_sec)
-        if watch.hypervisor.status.state is Link.CONNECTED:
-            try:
+        try:
+            await drop_dead_fifos(settings, watch.journal)
+            if watch.hypervisor.status.state is Link.CONNECTED:
                 await keep_promises(settings, watch)
                 await watch.pay()
-            except (HypervisorError, StateError) as error:
-                log.error("guest_not_looked_after", code=error.code, message=str(error))
+        except (HypervisorError, StateError, OSError) as error:
+            log.error("guest_not_looked_after", message=str(error))
+
+
+async def drop_dead_fifos(settings: Settings, journal: Journal) -> None:
+    """Drop the FIFO of every dead capture, and tell. Raises ``StateError``, ``OSError``."""
+    for folder in await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir):
+        await journal.tell(activity_now("warning", "fifo-dropped", f"The FIFO of a dead capture was dropped: {folder}."))
 
 
 async def keep_promises(settings: Settings, watch: Watch) -> None:

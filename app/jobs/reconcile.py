@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from app.config import Settings
 from app.evidence import finish_partials, manifests
 from app.jobs.journal import Journal, Survivor, activity_now
-from app.jobs.leftovers import drop_fifos
 from app.jobs.process import start_of
+from app.jobs.promises import drop_dead_fifos
 from app.model import DumpRecord, Fault, Job, Manifest, Phase
 from app.records.index import RecordIndex
 
@@ -33,8 +33,7 @@ async def reconcile(settings: Settings, journal: Journal, index: RecordIndex) ->
     for survivor in survivors:
         if await asyncio.to_thread(_end, survivor):
             await journal.tell(activity_now("warning", "capture-process-ended", _ENDED.format(survivor.pid), job=survivor.job))
-    for folder in await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir):
-        await journal.tell(activity_now("warning", "fifo-dropped", f"The FIFO of a dead capture was dropped: {folder}."))
+    await drop_dead_fifos(settings, journal)
     await _finish(settings, journal)
     await rebuild(settings, journal, index)
     dumps = {survivor.job.job_id: survivor.dump_id for survivor in survivors}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.contract.speech import JOBS
-from tests.faults.scene import PHASES, Visit
+from tests.faults.scene import PHASES, Visit, capture_process
 from tests.lab import DB
 
 
@@ -38,6 +38,23 @@ async def test_waiting_job_is_cancelled_without_touching_its_guest(visit: Visit)
         job = await visit.end_of(waiting)
     assert (job["phase"], job["error"]["code"], job["started_at"]) == ("cancelled", "cancelled", None)
     assert (await visit.end_of(running))["phase"] == "completed"
+    await visit.assert_all_is_well()
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_job_that_ended_no_longer_says_that_it_keeps_its_guest(visit: Visit, end: str) -> None:
+    job_id = await visit.start()
+    with capture_process(visit.scene.service, visit.scene.guest) as process:
+        await visit.feed.until(lambda message: message["type"] == "progress" and message["guest_paused"])
+        process.stop()
+        assert (await visit.api.get(f"{JOBS}/{job_id}"))["progress"]["guest_paused"]
+        if end == "failed":
+            process.kill()
+        else:
+            await visit.api.post(f"{JOBS}/{job_id}/cancel")
+    job = await visit.end_of(job_id)
+    assert (job["phase"], job["progress"]["guest_paused"]) == (end, False)
+    assert (await visit.api.get(f"{JOBS}/{job_id}"))["progress"]["guest_paused"] is False
     await visit.assert_all_is_well()
 
 
