@@ -17,7 +17,7 @@ from app.access import SCHEMA as ACCESS_SCHEMA
 from app.access import Access
 from app.changes import Changes
 from app.config import Settings
-from app.errors import DumpDirUnusable, HypervisorError, StateError
+from app.errors import DumpDirUnusable, HypervisorError, StateError, StateMissing
 from app.hypervisor import Hypervisor
 from app.jobs.alarms import SCHEMA as ALARMS_SCHEMA
 from app.jobs.alarms import Alarms
@@ -84,7 +84,12 @@ def first_lines(foundation: Foundation, url: str) -> Sequence[str]:
 
 
 def make_login_url(settings: Settings) -> str:
-    """A fresh login URL, for the command line; the service may run or not. Raises ``StateError``."""
+    """A fresh login URL, for the command line; the service may run or not. Raises ``StateError``.
+
+    No state file is made: a code in one that no service reads opens nothing.
+    """
+    if not settings.state_file.is_file():
+        raise StateMissing(str(settings.state_dir))
     state = State.open(settings.state_file, *SCHEMAS)
     try:
         return _login_url(url_of(settings, settings.port), Access(state, settings.auth).make_login_code())

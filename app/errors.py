@@ -6,6 +6,7 @@
     ├── ConfigError                      config-invalid
     ├── StateError
     │   ├── StateInUse                   state-in-use
+    │   ├── StateMissing                 state-missing
     │   ├── StateDamaged                 state-damaged
     │   └── StateUnwritable              state-unwritable
     ├── RequestError                     request-invalid (and the code it is given)
@@ -76,6 +77,19 @@ class StateInUse(StateError):
     """Another service runs on this state directory."""
 
     code = "state-in-use"
+
+
+class StateMissing(StateError):
+    """No service ever ran on this state directory."""
+
+    code = "state-missing"
+
+    def __init__(self, state_dir: str) -> None:
+        super().__init__(
+            f"MEMDUMP_STATE_DIR={state_dir}: there is no state file. Set it, and MEMDUMP_PORT or MEMDUMP_PUBLIC_URL, as they are "
+            "set for the service; it makes the file at its first start."
+        )
+        self.state_dir = state_dir
 
 
 class StateDamaged(StateError):

@@ -97,18 +97,20 @@ class Pool:
         await self._tell(trigger, wish)
         return trigger
 
-    async def cancel(self, job_id: str) -> Job | None:
-        """Ask a job to stop; None if there is no such job. What has ended, or is sealed, stays as it is."""
+    async def cancel(self, job_id: str, by: str) -> Job | None:
+        """Ask a job to stop, for the operator ``by``; None if there is no such job. What has ended, or is sealed, stays as it
+        is."""
         job = self._jobs.get(job_id)
         if job is None:
             return await self._journal.job(job_id)
         if job_id in self._runs:
-            self._runs[job_id].cancel()
+            self._runs[job_id].cancel(by)
         elif job.phase is Phase.QUEUED:
             self._tasks[job_id].cancel()
             fault = Fault("cancelled", "The dump was cancelled before it began. The guest was not touched.")
             await self._keep(job.step(Phase.CANCELLED, datetime.now(UTC), error=fault))
-            await self._journal.tell(activity_now("info", "dump-cancelled", f"{job.dom}: {fault.message}", job=job))
+            message = f"{by} cancelled the dump of {job.dom} before it began. The guest was not touched."
+            await self._journal.tell(activity_now("info", "dump-cancelled", message, job=job))
         return await self.job(job_id)
 
     async def close(self) -> None:

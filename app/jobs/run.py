@@ -69,11 +69,13 @@ class Run:
         self._manifest: Manifest | None = None
         self._fault: Fault | None = None
         self._overdue = self._cancelled = self._stopped = self._ran = self._unsure = False
+        self._cancelled_by: str | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def cancel(self) -> None:
-        """Ask the capture to end. In ``recording`` and after it nothing happens: the dump exists."""
+    def cancel(self, by: str | None = None) -> None:
+        """Ask the capture to end, for the operator ``by``. In ``recording`` and after it nothing happens: the dump exists."""
         self._cancelled = True
+        self._cancelled_by = self._cancelled_by or by
         if self._process is not None and may_follow(self.job.phase, Phase.CANCELLED):
             self._process.cancel()
             self._kill_in(_CANCEL_SEC)
@@ -228,7 +230,10 @@ class Run:
             await self._parts.journal.tell(activity_now("warning", STOPPED.code, _about(self.job, STOPPED.message), job=self.job))
         elif fault.code == CaptureCancelled.code:
             await self._to(Phase.CANCELLED, fault)
-            await self._parts.journal.tell(activity_now("info", "dump-cancelled", _about(self.job, fault.message), job=self.job))
+            message = _about(self.job, fault.message)
+            if self._cancelled_by:
+                message = f"{self._cancelled_by} cancelled the dump of {self.job.dom}. The guest runs on and nothing was kept."
+            await self._parts.journal.tell(activity_now("info", "dump-cancelled", message, job=self.job))
         else:
             await self._fail(fault)
 

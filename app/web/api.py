@@ -100,7 +100,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     if body := await request.read():
         wire.decode(body, wire.EmptyBody)
     job_id = request.match_info["job_id"]
-    found = await request.app[keys.POOL].cancel(job_id)
+    found = await request.app[keys.POOL].cancel(job_id, request[keys.IDENTITY].name)
     if found is None:
         raise _unknown_job(job_id)
     return _json(wire.job(found))

@@ -90,6 +90,14 @@ async def test_login_url_prints_one_line_that_logs_in(tmp_path: Path) -> None:
             assert answer.status == 303
 
 
+def test_a_login_url_that_would_open_nothing_is_not_made(tmp_path: Path) -> None:
+    ended = run_app("login-url", environment=service_environment(tmp_path))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.count("\n") == 1
+    assert f"MEMDUMP_STATE_DIR={tmp_path / 'state'}" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_the_first_start_shows_a_token_and_every_start_a_login_url(tmp_path: Path) -> None:
     with running_service(tmp_path, LIBVIRT_URI=node(tmp_path / "node.xml", [ALPHA])) as service:
         token, first_url = service.token, service.login_url

@@ -232,6 +232,19 @@ async def test_a_job_can_be_cancelled_while_it_waits_and_again(held: tuple[Api, 
     assert (await api.get("/api/memory-dumps/status"))["status"] == "partial"
 
 
+async def test_the_activity_log_says_who_cancelled(held: tuple[Api, Gate]) -> None:
+    api, _ = held
+    running, waiting = (await api.trigger("alpha", "beta"))["jobs"]
+    await phase(api, running["job_id"], "preparing")
+    async with api.feed("topics=activity") as feed:
+        await feed.next()
+        for job in (waiting, running):
+            await api.post(f"{JOBS}/{job['job_id']}/cancel")
+            line = (await feed.next())["activity"]
+            assert (line["code"], line["kind"], line["job_id"]) == ("dump-cancelled", "info", job["job_id"])
+            assert line["message"].startswith(f"admin cancelled the dump of {job['dom']}")
+
+
 async def test_a_cancelled_vm_can_be_dumped_again_at_once(held: tuple[Api, Gate]) -> None:
     api, gate = held
     _, second = (await api.trigger("alpha", "beta"))["jobs"]
