@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from app.errors import MemoryDumpsError
-from app.model import Manifest, Phase, rfc3339
+from app.model import Manifest, Phase, Way, rfc3339
 
 
 class LineError(MemoryDumpsError):
@@ -24,17 +24,19 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     vm: str
 
 
-class PhaseLine(_Line, frozen=True, kw_only=True, tag="phase"):
-    """The VM's capture entered ``phase`` at ``ts`` (RFC 3339)."""
+class PhaseLine(_Line, frozen=True, kw_only=True, omit_defaults=True, tag="phase"):
+    """The VM's capture entered ``phase`` at ``ts`` (RFC 3339). In ``capturing``, ``mode`` is the way that is tried first."""
 
     dom: str
     phase: Phase
     ts: str
+    mode: Way | None = None
 
 
 class ProgressLine(_Line, frozen=True, kw_only=True, tag="progress"):
     """At most ten a second. ``bytes_total`` is 0 while unknown, ``eta_sec`` null. ``iteration`` counts how often a live
-    capture has gone through the guest's memory, from 1; 0 where that means nothing."""
+    capture has gone through the guest's memory, from 1; 0 where that means nothing. ``mode`` is the way in use, which is
+    another after ``auto`` fell back; null while none is chosen."""
 
     phase: Phase
     bytes_done: int
@@ -43,6 +45,7 @@ class ProgressLine(_Line, frozen=True, kw_only=True, tag="progress"):
     eta_sec: float | None
     guest_paused: bool
     iteration: int = 0
+    mode: Way | None = None
 
 
 class FifoLine(_Line, frozen=True, kw_only=True, tag="fifo"):
@@ -77,9 +80,9 @@ _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
-def phase_line(vm: str, dom: str, phase: Phase) -> PhaseLine:
+def phase_line(vm: str, dom: str, phase: Phase, mode: Way | None = None) -> PhaseLine:
     """A ``PhaseLine`` of this moment."""
-    return PhaseLine(vm=vm, dom=dom, phase=phase, ts=rfc3339(datetime.now(UTC)))
+    return PhaseLine(vm=vm, dom=dom, phase=phase, ts=rfc3339(datetime.now(UTC)), mode=mode)
 
 
 def encode(line: Line) -> bytes:

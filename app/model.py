@@ -16,6 +16,7 @@ from uuid import UUID
 from app.errors import AmbiguousVm, VmUnknown
 
 Mode = Literal["auto", "live", "paused"]
+Way = Literal["live", "paused", "plain"]
 Algorithm = Literal["gzip", "zstd", "lz4", "none"]
 Outcome = Literal["idle", "scheduled", "running", "completed", "failed", "partial", "cancelled"]
 ActivityKind = Literal["success", "error", "warning", "info"]
@@ -225,7 +226,8 @@ def may_follow(now: Phase, then: Phase) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far the bytes are. ``bytes_total`` is 0 while it is not known yet; ``iteration`` as in ``lines.ProgressLine``."""
+    """How far the bytes are. ``bytes_total`` is 0 while it is not known yet; ``iteration`` and ``mode`` as in
+    ``lines.ProgressLine``."""
 
     bytes_done: int
     bytes_total: int
@@ -233,6 +235,7 @@ class Progress:
     eta_sec: float | None
     guest_paused: bool
     iteration: int = 0
+    mode: Way | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +352,7 @@ class Manifest:
     uuid: str
     hypervisor: str
     uri: str
-    mode: Literal["live", "paused", "plain"]
+    mode: Way
     format: Literal["elf", "raw"]
     captured_at: str
     guest_pause_ms: float

@@ -24,7 +24,7 @@ from app.capture.guest import Connection, Guest, connect
 from app.capture.patience import Patience
 from app.capture.report import Report
 from app.capture.seal import Image, Seal
-from app.capture.source import PauseMeter, Stops, Stream, Way, dump
+from app.capture.source import PauseMeter, Stops, Stream, dump
 from app.capture.sshhost import ssh_host
 from app.errors import (
     CaptureCancelled,
@@ -38,7 +38,7 @@ from app.errors import (
     WouldPauseTooLong,
 )
 from app.fifo import Rendezvous, rendezvous
-from app.model import Algorithm, Manifest, Mode, Phase, rfc3339
+from app.model import Algorithm, Manifest, Mode, Phase, Way, rfc3339
 
 if TYPE_CHECKING:
     from app.capture.coreimage import CoreImage
@@ -178,6 +178,7 @@ def _live(under_way: _Capture) -> _Taken:
     from app.capture.live import LivePlan, live_image  # NumPy: the paused way neither needs it nor waits for it
 
     order, guest, report = under_way.order, under_way.guest, under_way.report
+    report.way("live")
     plan = LivePlan(
         guest=guest,
         xml=under_way.xml,
@@ -209,6 +210,7 @@ def _send(image: CoreImage, under_way: _Capture) -> None:
 
 def _paused(under_way: _Capture, way: Way) -> _Taken:
     guest, report = under_way.guest, under_way.report
+    report.way(way)
     under_way.seal.brace()
     with _looked_after(guest, report):
         with dump(guest, way, under_way.where, under_way.dump_id, under_way.meter, report) as stream:

@@ -196,7 +196,11 @@ def receive(stream: Stream, migration: Migration, watch: Watch, tell: Callable[[
 
 def _tell(migration: Migration, stream: Stream, report: Report) -> None:
     report.progress(
-        migration.pass_bytes_done, migration.ram_bytes_total, guest_paused=stream.guest_paused, iteration=migration.iteration
+        migration.pass_bytes_done,
+        migration.ram_bytes_total,
+        guest_paused=stream.guest_paused,
+        iteration=migration.iteration,
+        read_bytes=migration.read_bytes,
     )
 
 

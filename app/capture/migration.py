@@ -78,6 +78,11 @@ class Migration:
         """How far the present pass is, of ``ram_bytes_total``."""
         return self._ram.pass_bytes_done
 
+    @property
+    def read_bytes(self) -> int:
+        """How much memory was read, each page as often as it came."""
+        return self._ram.read_bytes
+
     def feed(self, chunk: memoryview) -> int:
         """Take every whole piece at the beginning of ``chunk``; how many bytes that were.
 

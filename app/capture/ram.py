@@ -91,6 +91,7 @@ class Ram:
         self.part_ended = False
         self.iteration = 1
         self.total_bytes = 0
+        self.read_bytes = 0
 
     def take(self, chunk: memoryview, at: int) -> int:
         """One piece, or the run of pages, at ``at``; where it ends. ``part_ended`` then tells whether the part has."""
@@ -161,7 +162,7 @@ class Ram:
         self._block = self._index[name]
         self._within(at, header >> 12)
         numbers = np.array([header >> 12], np.int64)
-        self._went(numbers)
+        self._went(numbers, 1)
         content = np.frombuffer(chunk, np.uint8, count, body)
         if header & _PAGE:
             self._sink.pages(self._block, numbers, content.reshape(1, PAGE_BYTES))
@@ -199,7 +200,7 @@ class Ram:
     def _hand_on(self, chunk: memoryview, data: list[int], data_at: list[int], filled: list[int], fill_at: list[int]) -> None:
         if not data and not filled:
             return
-        self._went((min(data[:1] + filled[:1]), max(data[-1:] + filled[-1:])))
+        self._went((min(data[:1] + filled[:1]), max(data[-1:] + filled[-1:])), len(data) + len(filled))
         content = np.frombuffer(chunk, np.uint8)
         if data:
             pages = np.ndarray((len(chunk) - PAGE_BYTES + 1, PAGE_BYTES), np.uint8, chunk, 0, (1, 1))  # one at every byte
@@ -230,7 +231,7 @@ class Ram:
         if numbers[-1] >= size:
             bad = int(np.searchsorted(numbers, size))
             self._within(at + bad * stride, int(numbers[bad]))
-        self._went(numbers)
+        self._went(numbers, count)
         if flags & _PAGE:
             content = np.ndarray((count, PAGE_BYTES), np.uint8, chunk, at + _HEADER_BYTES, (stride, 1))
             self._sink.pages(self._block, numbers, content)
@@ -243,8 +244,10 @@ class Ram:
         if number * PAGE_BYTES >= block.size_bytes:
             raise Wrong(at, f"the page {number} of the block {block.name!r}, which has {block.size_bytes // PAGE_BYTES}")
 
-    def _went(self, numbers: Sequence[int] | NDArray[np.int64]) -> None:
-        """Where memory is gone through: always upwards, and back to the beginning for what was written meanwhile."""
+    def _went(self, numbers: Sequence[int] | NDArray[np.int64], count: int) -> None:
+        """Where memory is gone through, and how many pages came: always upwards, and back to the beginning for what was
+        written meanwhile."""
+        self.read_bytes += count * PAGE_BYTES
         if (self._block, int(numbers[0])) <= self._last:
             self.iteration += 1
         self._last = (self._block, int(numbers[-1]))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import libvirt
 import libvirt_qemu
@@ -26,8 +26,7 @@ from app.capture.patience import Call
 from app.capture.report import Report
 from app.errors import CaptureFailed, GuestGone, HypervisorUnreachable, LiveNotPossible
 from app.fifo import Rendezvous
-
-Way = Literal["live", "paused", "plain"]
+from app.model import Way
 
 _LATE_EVENT_SEC = 2.0
 _CALL_ENDS_SEC = 3.0

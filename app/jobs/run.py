@@ -167,6 +167,7 @@ class Run:
             eta_sec=line.eta_sec,
             guest_paused=line.guest_paused,
             iteration=line.iteration,
+            mode=line.mode,
         )
         self.job = replace(self.job, progress=progress)
         self._parts.changes.advance(self.job.job_id, line.phase, progress)

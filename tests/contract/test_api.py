@@ -154,7 +154,7 @@ async def test_a_job_shows_its_whole_life(api: Api) -> None:
     assert (job["error"], job["warnings"]) == (None, [])
     progress = job["progress"]
     assert progress["bytes_done"] == progress["bytes_total"] == 15  # what the test driver gives
-    assert progress.keys() == {"bytes_done", "bytes_total", "rate_bytes_per_sec", "eta_sec", "guest_paused", "iteration"}
+    assert progress.keys() == {"bytes_done", "bytes_total", "rate_bytes_per_sec", "eta_sec", "guest_paused", "iteration", "mode"}
 
 
 async def test_jobs_come_newest_first(api: Api) -> None:

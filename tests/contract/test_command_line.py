@@ -86,7 +86,9 @@ def test_json_lines_are_the_contracts(memdump: CommandLine) -> None:
     assert code == 0
     assert {line["event"] for line in lines} <= {"phase", "progress", "sealed", "fifo", "warning"}
     phases = of_event(lines, "phase")
-    assert [list(line) for line in phases] == [["event", "vm", "dom", "phase", "ts"]] * 3
+    names = ["event", "vm", "dom", "phase", "ts"]
+    assert [list(line) for line in phases] == [names, [*names, "mode"], names]
+    assert phases[1]["mode"] == "plain"
     assert [(line["vm"], line["dom"], line["phase"]) for line in phases] == [
         ("777", "one-43", phase) for phase in ("preparing", "capturing", "sealing")
     ]
@@ -94,8 +96,9 @@ def test_json_lines_are_the_contracts(memdump: CommandLine) -> None:
     for line in of_event(lines, "progress"):
         assert list(line) == [
             "event", "vm", "phase", "bytes_done", "bytes_total", "rate_bytes_per_sec", "eta_sec", "guest_paused", "iteration",
+            "mode",
         ]  # fmt: skip
-        assert line["phase"] == "capturing"
+        assert (line["phase"], line["mode"]) == ("capturing", "plain")
     assert of_event(lines, "progress")[-1]["bytes_done"] == 15
     sealed = lines[-1]
     assert list(sealed) == ["event", "vm", "manifest"]

@@ -23,7 +23,9 @@ from tests.nodes import Vm, gate, node, numbered_uuid
 from tests.service import Service, running_service
 
 MEMBER = {"vms": "vms", "job": "jobs", "record": "records", "stats": "stats", "activity": "activity", "hypervisor": "hypervisor"}
-PROGRESS = ["type", "job_id", "phase", "bytes_done", "bytes_total", "rate_bytes_per_sec", "eta_sec", "guest_paused", "iteration"]
+PROGRESS = [
+    "type", "job_id", "phase", "bytes_done", "bytes_total", "rate_bytes_per_sec", "eta_sec", "guest_paused", "iteration", "mode",
+]  # fmt: skip
 
 
 async def everything_of_a_dump(feed: Feed, job_id: str) -> list[Message]:

@@ -18,9 +18,10 @@ from app.capture.layout import Range, layout, layout_from_header
 from app.capture.migration import PAGE_BYTES, Machine, Migration
 from app.capture.patience import Patience
 from app.capture.report import Report
-from app.capture.source import PauseMeter, Stream, Way, dump
+from app.capture.source import PauseMeter, Stream, dump
 from app.capture.spool import Spool, open_spool
 from app.fifo import Rendezvous, rendezvous
+from app.model import Way
 from demo import PrivateLibvirt
 
 _BLOCK_BYTES = 4 << 20

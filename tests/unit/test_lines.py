@@ -45,7 +45,8 @@ PROGRESS = ProgressLine(
     vm="101", phase=Phase.CAPTURING, bytes_done=1, bytes_total=2, rate_bytes_per_sec=3.0, eta_sec=0.3, guest_paused=False
 )
 LINES: list[Line] = [
-    phase_line("101", "vm-web-01", Phase.CAPTURING),
+    phase_line("101", "vm-web-01", Phase.PREPARING),
+    phase_line("101", "vm-web-01", Phase.CAPTURING, "live"),
     PROGRESS,
     FifoLine(vm="101", directory="/var/dumps/.memdump-x"),
     WarningLine(vm="101", code="guest-resumed", message="It stood still."),
@@ -54,7 +55,7 @@ LINES: list[Line] = [
 ]
 
 
-@pytest.mark.parametrize("line", LINES, ids=lambda line: type(line).__name__)
+@pytest.mark.parametrize("line", LINES, ids=[f"{type(line).__name__}-{place}" for place, line in enumerate(LINES)])
 def test_a_line_is_read_as_it_was_written_and_is_one_line(line: Line) -> None:
     text = encode(line)
     assert decode(text) == line
@@ -65,8 +66,12 @@ def test_a_line_is_read_as_it_was_written_and_is_one_line(line: Line) -> None:
 def test_progress_is_the_contracts_example() -> None:
     assert encode(PROGRESS).decode() == (
         '{"event":"progress","vm":"101","phase":"capturing","bytes_done":1,"bytes_total":2,'
-        '"rate_bytes_per_sec":3.0,"eta_sec":0.3,"guest_paused":false,"iteration":0}\n'
+        '"rate_bytes_per_sec":3.0,"eta_sec":0.3,"guest_paused":false,"iteration":0,"mode":null}\n'
     )
+
+
+def test_a_phase_without_a_way_is_the_contracts_example() -> None:
+    assert list(json.loads(encode(LINES[0]))) == ["event", "vm", "dom", "phase", "ts"]
 
 
 def test_every_line_says_first_what_it_is_and_of_which_vm() -> None:

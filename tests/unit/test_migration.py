@@ -158,6 +158,7 @@ def test_progress_is_told_by_passes_over_memory() -> None:
     assert migration.iteration == 3
     assert migration.ram_bytes_total == 403 * PAGE
     assert migration.pass_bytes_done == 401 * PAGE
+    assert migration.read_bytes == (403 + 1 + 2) * PAGE
     assert migration.bytes_fed == len(stream(BLOCKS, [first_pass(), [Page(0, 9, b"\0")], [Page(0, 9, b"\0"), Page(1, 0, b"\0")]]))
 
 

@@ -130,6 +130,7 @@ def test_progress_is_shown_and_one_of_an_unknown_job_is_not(watched: Watched) ->
     assert isinstance(jobs, list)
     assert [entry["progress"] for entry in jobs] == [{
         "bytes_done": 5, "bytes_total": 10, "rate_bytes_per_sec": 1.0, "eta_sec": 5.0, "guest_paused": True, "iteration": 0,
+        "mode": None,
     }]  # fmt: skip
 
 

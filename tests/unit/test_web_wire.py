@@ -104,7 +104,7 @@ def test_a_job_on_the_wire_has_all_names_and_microseconds_even_when_they_are_zer
         phase=Phase.FAILED,
         requested_at=AT,
         finished_at=AT,
-        progress=Progress(bytes_done=1, bytes_total=2, rate_bytes_per_sec=3.0, eta_sec=None, guest_paused=True),
+        progress=Progress(bytes_done=1, bytes_total=2, rate_bytes_per_sec=3.0, eta_sec=None, guest_paused=True, mode="paused"),
         error=Fault("timed-out", "Too slow."),
         warnings=("one",),
     )
@@ -131,6 +131,7 @@ def test_a_job_on_the_wire_has_all_names_and_microseconds_even_when_they_are_zer
             "eta_sec": None,
             "guest_paused": True,
             "iteration": 0,
+            "mode": "paused",
         },
         "error": {"code": "timed-out", "message": "Too slow."},
         "dump_id": None,
