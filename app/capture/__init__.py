@@ -72,6 +72,16 @@ class Order:
     fallback_pause_ms: int = 10_000
     spool_memory_bytes: int | None = None
 
+    @property
+    def final_stop_ms(self) -> int:
+        """The longest final stop of a live capture."""
+        return self.live_pause_ms if self.max_pause_ms is None else self.max_pause_ms
+
+    @property
+    def paused_way_ms(self) -> int:
+        """The longest pause for which ``auto`` may fall back to the paused way."""
+        return self.fallback_pause_ms if self.max_pause_ms is None else min(self.fallback_pause_ms, self.max_pause_ms)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Capture:
@@ -166,7 +176,7 @@ def _fill(under_way: _Capture) -> _Taken:
 def _allow_fallback(under_way: _Capture, cause: CaptureError) -> None:
     """Raises ``WouldPauseTooLong`` unless the paused way would stop the guest for no longer than is allowed."""
     order, name = under_way.order, under_way.guest.domain.name
-    allowed_ms = order.fallback_pause_ms if order.max_pause_ms is None else min(order.fallback_pause_ms, order.max_pause_ms)
+    allowed_ms = order.paused_way_ms
     remote = ssh_host(under_way.guest.connection.uri) is not None
     predicted_ms = under_way.guest.domain.memory_bytes / (_REMOTE_BYTES_PER_SEC if remote else _PAUSED_BYTES_PER_SEC) * 1000
     if predicted_ms > allowed_ms:
@@ -185,7 +195,9 @@ def _live(under_way: _Capture) -> _Taken:
         where=under_way.where,
         capture_id=under_way.dump_id,
         dump_dir=order.dump_dir,
-        max_pause_ms=order.live_pause_ms if order.max_pause_ms is None else order.max_pause_ms,
+        max_pause_ms=order.final_stop_ms,
+        # Where the paused way would be taken instead, a second short stop may take as long as that way.
+        max_stops_ms=max(order.final_stop_ms, order.paused_way_ms) if order.mode == "auto" else order.final_stop_ms,
         spool_memory_bytes=order.spool_memory_bytes,
     )
     with _looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: _captured(under_way)) as live:

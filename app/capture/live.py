@@ -33,6 +33,9 @@ from app.fifo import Rendezvous
 from app.model import Phase
 
 FIRST_DOWNTIME_MS = 20
+PROBE_STOP_MS = 50
+"""What the stop for QEMU's own headers counts as beforehand: 17 to 31 ms were seen, and more on a busy host."""
+
 ABORT_SEC = 15.0
 """How long libvirt and QEMU may take to heed an abort."""
 
@@ -50,7 +53,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LivePlan:
-    """What a live capture needs to know. ``spool_memory_bytes`` None: a quarter of what is available."""
+    """What a live capture needs to know. ``max_pause_ms`` is for the final stop, ``max_stops_ms`` for that and the one that
+    asking QEMU for its headers takes. ``spool_memory_bytes`` None: a quarter of what is available."""
 
     guest: Guest
     xml: str
@@ -58,6 +62,7 @@ class LivePlan:
     capture_id: str
     dump_dir: Path
     max_pause_ms: int
+    max_stops_ms: int
     spool_memory_bytes: int | None
 
     def tries(self) -> tuple[tuple[int, Limits], ...]:
@@ -215,10 +220,20 @@ def _laid_out(plan: LivePlan, machine: Machine, spool: Spool, meter: PauseMeter,
     if (head := known.get()) is not None:
         with contextlib.suppress(LayoutUnknown):  # something was moved since: it is asked for again
             return CoreImage(spool, layout_from_header(read_header(head), machine, spool.block_list, plan.xml), machine)
+    allow_probe(why, sum(meter.stops().each_ms), plan.max_stops_ms)
     report.warn(why.code, f"{why} QEMU was asked where the memory lies, which stopped the guest once more.")
     head = _probe(plan, meter, report)
     known.put(head)
     return CoreImage(spool, layout_from_header(read_header(head), machine, spool.block_list, plan.xml), machine)
+
+
+def allow_probe(why: LayoutUnknown, stood_ms: float, max_stops_ms: int) -> None:
+    """Raises ``LayoutUnknown`` if asking QEMU would, as far as is known, stop the guest for longer than is allowed in all."""
+    if stood_ms + PROBE_STOP_MS > max_stops_ms:
+        raise LayoutUnknown(
+            f"{why} To ask QEMU would stop the guest for about {PROBE_STOP_MS} ms beside the {stood_ms:.0f} ms of its capture, "
+            f"and {max_stops_ms} ms are allowed. Allow a longer stop with max_pause_ms, or use the mode 'paused'."
+        ) from why
 
 
 def _probe(plan: LivePlan, meter: PauseMeter, report: Report) -> bytes:

@@ -67,7 +67,8 @@ class Call(Generic[T]):
     """One blocking call on a thread of its own, for libvirt is C, can hang, and cannot be interrupted.
 
     ``done`` is a descriptor that is readable once ``future`` has its result. The thread is a daemon: a call that never
-    returns does not keep the process.
+    returns does not keep the process. Where several calls wait for a libvirtd that hangs, libvirt's keepalive ends only the
+    one that was first (seen with 9.0.0): so beside a dump nothing may be waited for without a bound.
     """
 
     def __init__(self, function: Callable[[], T]) -> None:

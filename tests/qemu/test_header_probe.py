@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from app.capture.live import PROBE_STOP_MS
 from demo import Guest, PrivateLibvirt, Shape
+from tests.qemu.listener import hearing
 from tests.qemu.outside import memdump
 
 UEFI = Guest(name="vm-uefi-01", vmid="108", shape=Shape(ovmf=True))
@@ -28,6 +30,18 @@ def test_guest_is_stopped_for_its_headers_once_in_each_run(own_lab: PrivateLibvi
         connection.lookupByName(UEFI.name).create()
     third = memdump(own_lab, tmp_path, UEFI, "--mode=live").manifest
     assert len(third["guest_pauses_ms"]) == 2
+
+
+def test_guest_is_not_stopped_for_its_headers_where_that_would_be_too_long(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
+    own_lab.add(UEFI)
+    own_lab.wait_ready(UEFI.name)
+    with hearing(own_lab.uri, UEFI.name) as listener:
+        refused = memdump(own_lab, tmp_path, UEFI, "--mode=live", f"--max-pause-ms={PROBE_STOP_MS}")
+        heard = [name for name, _ in listener.heard()]
+    assert (refused.code, refused.lines[-1]["code"]) == (6, "layout-unknown")
+    assert "max_pause_ms" in refused.lines[-1]["message"]
+    assert heard == ["STOP", "RESUME"]
+    assert list((tmp_path / "dumps").iterdir()) == []
 
 
 def test_no_memory_of_the_guest_is_in_what_is_kept(own_lab: PrivateLibvirt, tmp_path: Path) -> None:

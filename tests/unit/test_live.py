@@ -11,13 +11,13 @@ import pytest
 
 from app.capture.guest import Guest
 from app.capture.layout import refuse_passthrough
-from app.capture.live import ABORT_SEC, GivenUp, Limits, LivePlan, Watch, live_image, receive
+from app.capture.live import ABORT_SEC, PROBE_STOP_MS, GivenUp, Limits, LivePlan, Watch, allow_probe, live_image, receive
 from app.capture.migration import Migration
 from app.capture.patience import Call
 from app.capture.report import Report
 from app.capture.source import Stream
 from app.capture.spool import Spool, open_spool
-from app.errors import CaptureFailed, HypervisorNotResponding, LiveNotPossible
+from app.errors import CaptureFailed, HypervisorNotResponding, LayoutUnknown, LiveNotPossible
 from app.fifo import Rendezvous
 from app.lines import Line
 from app.model import Domain, DomainState
@@ -71,6 +71,17 @@ def test_device_that_writes_through_qemu_stands_in_no_way(device: str) -> None:
 @pytest.mark.parametrize(("max_pause_ms", "downtimes"), [(300, [20, 300]), (21, [20, 21]), (20, [20]), (5, [5])])
 def test_no_try_allows_a_longer_stop_than_was_asked_for(tmp_path: Path, max_pause_ms: int, downtimes: list[int]) -> None:
     assert [downtime_ms for downtime_ms, _ in _plan(tmp_path, "<domain/>", max_pause_ms).tries()] == downtimes
+
+
+@pytest.mark.parametrize(("stood_ms", "max_stops_ms"), [(0, PROBE_STOP_MS), (14.2, 300), (300 - PROBE_STOP_MS, 300)])
+def test_qemu_is_asked_for_its_headers_where_both_stops_are_allowed(stood_ms: float, max_stops_ms: int) -> None:
+    allow_probe(LayoutUnknown("It has UEFI firmware."), stood_ms, max_stops_ms)
+
+
+@pytest.mark.parametrize(("stood_ms", "max_stops_ms"), [(0.1, PROBE_STOP_MS), (14.2, 20), (300.1 - PROBE_STOP_MS, 300)])
+def test_qemu_is_not_asked_for_its_headers_where_that_would_stop_the_guest_for_too_long(stood_ms: float, max_stops_ms: int) -> None:
+    with pytest.raises(LayoutUnknown, match=rf"UEFI firmware\. .* {max_stops_ms} ms are allowed"):
+        allow_probe(LayoutUnknown("It has UEFI firmware."), stood_ms, max_stops_ms)
 
 
 class FakeStream:
@@ -182,5 +193,6 @@ def _plan(folder: Path, xml: str, max_pause_ms: int) -> LivePlan:
         capture_id="test",
         dump_dir=folder,
         max_pause_ms=max_pause_ms,
+        max_stops_ms=max_pause_ms,
         spool_memory_bytes=None,
     )
