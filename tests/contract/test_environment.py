@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import stat
@@ -118,6 +119,18 @@ def test_what_a_start_makes_is_for_its_user_alone(tmp_path: Path) -> None:
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         for file in (*service.state_dir.iterdir(), service.log_dir / "memdump_to_influx.log"):
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_containers_health_check_follows_the_port(tmp_path: Path) -> None:
+    found = re.search(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert found
+    _, *arguments = json.loads(found[1])
+    with running_service(tmp_path) as service, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        for port, healthy in ((service.port, True), (nobody.getsockname()[1], False)):
+            environment = {**service.environment, "MEMDUMP_PORT": str(port)}
+            ended = subprocess.run([PYTHON, *arguments], env=environment, capture_output=True, timeout=30)
+            assert (ended.returncode == 0) is healthy
 
 
 async def test_influx_is_said_not_to_be_used_yet(tmp_path: Path) -> None:
