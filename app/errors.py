@@ -207,7 +207,8 @@ class TooManyWaiting(MemoryDumpsError):
 
     def __init__(self, waiting: int, asked: int, limit: int) -> None:
         super().__init__(
-            f"{waiting} dumps wait already, and at most {limit} may. Try again when some have ended."
+            f"{waiting} dumps wait already, at most {limit} may, and {asked} more {'was' if asked == 1 else 'were'} asked for. "
+            "Try again when some have ended."
             if asked <= limit
             else f"{asked} dumps were asked for at once, and at most {limit} may wait. Ask for fewer at once."
         )

@@ -133,6 +133,23 @@ def test_the_containers_health_check_follows_the_port(tmp_path: Path) -> None:
             assert (ended.returncode == 0) is healthy
 
 
+async def test_a_dump_dir_that_cannot_be_used_is_told_at_the_start_and_by_each_dump(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("somebody's")
+    settings = {"LIBVIRT_URI": node(tmp_path / "node.xml", [ALPHA]), "DUMP_DIR": str(in_the_way / "dumps")}
+    with running_service(tmp_path, **settings) as service:
+        async with Api.of(service) as api:
+            await api.connected()
+            lines = (await api.get("/api/memory-dumps/activity"))["activity"]
+            (line,) = [line for line in lines if line["code"] == "dump-dir-unusable"]
+            assert line["kind"] == "error"
+            assert line["message"].startswith(f"Dumps cannot be written to {in_the_way}/dumps: Not a directory.")
+            assert "DUMP_DIR" in line["message"]
+            (job,) = await api.dump("alpha")
+    assert (job["phase"], job["error"]["code"]) == ("failed", "dump-dir-unusable")
+    assert str(in_the_way) in job["error"]["message"]
+
+
 async def test_influx_is_said_not_to_be_used_yet(tmp_path: Path) -> None:
     settings = {"INFLUX_URL": "http://127.0.0.1:1", "INFLUX_TOKEN": "very-secret"}
     with running_service(tmp_path, **settings) as service:

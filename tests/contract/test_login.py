@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -354,6 +355,17 @@ async def test_secrets_are_neither_logged_nor_shown_again(service: Service, api:
         assert answer.status == 200
     await api.get(RECORDS)
     cookie = browser.headers["Cookie"].partition("=")[2]
+    for path in (f"/nowhere?code={code}", f"/api/nowhere?token={service.token}", f"{RECORDS}?{COOKIE}={cookie}", "/login"):
+        async with browser.get(path, headers=service.headers) as answer:
+            assert answer.status in (200, 400, 404)
+    async with browser.post("/login", data={"code": code, "next": f"/login?code={code}"}) as answer:
+        assert answer.status == 200  # at the end of its redirect
+    for malformed in (f"Authorization: Bearer {service.token}\0", f"Cookie: {COOKIE}={cookie}\0"):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+            connection.sendall(f"GET {RECORDS} HTTP/1.1\r\nHost: 127.0.0.1\r\n{malformed}\r\n\r\n".encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.0 400 ")
+    while service.log_text().count("request_not_parsed") < 2:  # the log is written behind what is answered
+        await api.get("/healthz")
     for place in (service.log_text(), service.stderr_text()):
         for secret in (service.token, code, code_of(service.login_url), cookie):
             assert secret not in place

@@ -301,10 +301,17 @@ async def test_a_thousand_dumps_may_wait_and_then_the_next_is_refused(tmp_path: 
             await api.connected()
             problem = await api.trigger(all=True, status=429)
             assert problem["code"] == "too-many-waiting"
+            assert problem["detail"] == "1002 dumps were asked for at once, and at most 1000 may wait. Ask for fewer at once."
             assert (await api.get(JOBS))["jobs"] == []
             answer = await api.trigger(*(vm.uuid for vm in vms[:-1]))
             assert len(answer["jobs"]) == 1001
-            assert (await api.trigger("vm-1002", status=429))["code"] == "too-many-waiting"
+            async with api.session.post(TRIGGER, json={"vm_ids": ["vm-1002"]}) as refused:
+                assert (refused.status, refused.headers["Retry-After"]) == (429, "10")
+                problem = await refused.json(content_type=None)
+            assert problem["code"] == "too-many-waiting"
+            assert problem["detail"] == (
+                "1000 dumps wait already, at most 1000 may, and 1 more was asked for. Try again when some have ended."
+            )
             async with api.feed() as feed:  # and all that is still told to those who listen
                 assert len((await feed.next())["jobs"]) == 1001
 
