@@ -8,11 +8,17 @@ delivered. With several VMs the first that occurred of 8 6 7 5 4 3 9.
 
 from __future__ import annotations
 
+import signal
+
+_CANCELLING = (signal.SIGTERM, signal.SIGINT)
+if __name__ == "__main__":
+    # Until there is something that they can cancel they wait, also through the change of Python below: what follows takes a moment.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _CANCELLING)
+
 import argparse
 import getpass
 import importlib.util
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -96,15 +102,16 @@ class Request:
 
 def main(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
+    patience = Patience()
+    for number in _CANCELLING:
+        signal.signal(number, lambda *_: patience.cancel())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _CANCELLING)
     try:
         request = parse(arguments)
     except ConfigError as error:
         print(f"memdump: {error}", file=sys.stderr)
         return _USAGE
     first_to_be_killed()
-    patience = Patience()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: patience.cancel())
     if request.json:
         threading.Thread(target=_cancel_at_end_of_input, args=(patience,), name="stdin", daemon=True).start()
         return run(request, patience, _tell_json(patience))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.evidence import manifest_path
 from tests.contract.conftest import ACTIVE, ALPHA, BETA, NEBULA, OFF, VMS
 from tests.contract.speech import RECORDS, Api
 from tests.contract.test_api import MOMENT, RECORD
+from tests.faults.processes import eventually
 from tests.nodes import Gate, Vm, gate, node, numbered_uuid
 from tests.service import ROOT, Service, running_service, service_environment
 
@@ -33,10 +35,10 @@ class CommandLine:
         self.state_file = folder / "state" / "memory-dumps.sqlite3"
         self.environment = service_environment(folder, LIBVIRT_URI=uri, **settings)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, python: str = sys.executable) -> subprocess.Popen[str]:
         """Started, its three streams being pipes."""
         return subprocess.Popen(
-            [sys.executable, str(SCRIPT), *arguments],
+            [python, str(SCRIPT), *arguments],
             cwd="/",
             env=self.environment,
             stdin=subprocess.PIPE,
@@ -122,7 +124,8 @@ def test_for_a_person_it_says_where_the_dump_is_and_how_to_check_it(memdump: Com
     assert code == 0
     assert str(dump) in out
     assert f"zcat {dump} | sha256sum" in out
-    assert "alpha" in err
+    assert "image   15 B, SHA-256" in out
+    assert "alpha: capturing, plain" in err
 
 
 def test_options_reach_the_manifest(tmp_path: Path) -> None:
@@ -273,6 +276,52 @@ def test_a_signal_cancels_it(tmp_path: Path, closed: Gate, number: signal.Signal
     assert code == 8
     assert {json.loads(line)["code"] for line in out.splitlines()} == {"cancelled"}
     assert list(memdump.dump_dir.iterdir()) == []
+
+
+def _waits_with_signals(pid: int) -> bool:
+    """Whether the process holds SIGTERM back (proc(5)), as the script does from its first line on."""
+    blocked = re.search(r"^SigBlk:\t([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return blocked is not None and bool(int(blocked[1], 16) & 1 << signal.SIGTERM - 1)
+
+
+def _has_loaded(library: str) -> Callable[[int], bool]:
+    return lambda pid: library in Path(f"/proc/{pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "moment",
+    [_waits_with_signals, _has_loaded("msgspec"), _has_loaded("libvirt.so")],
+    ids=["first line", "while it imports", "libvirt loaded"],
+)
+def test_a_signal_cancels_it_however_early_it_comes(
+    tmp_path: Path, closed: Gate, number: signal.Signals, moment: Callable[[int], bool]
+) -> None:
+    memdump = CommandLine(tmp_path, closed.uri)
+    with memdump.start("--json", "alpha") as process:
+        eventually(lambda: moment(process.pid), "it is as far as that")
+        process.send_signal(number)
+        code = process.wait(ENDS_SEC)
+        out, err = process.communicate()
+    assert (code, json.loads(out)["code"], err) == (8, "cancelled", "")
+
+
+@pytest.mark.parametrize("python", [sys.executable, "/usr/bin/python3"], ids=["own Python", "the system's Python"])
+def test_a_signal_that_comes_before_its_first_line_cancels_it_where_it_was_started_to_wait_for_it(
+    tmp_path: Path, closed: Gate, python: str
+) -> None:
+    """Python itself takes a moment to start and dies of a signal in it; who cannot have that starts it with SIGTERM blocked."""
+    memdump = CommandLine(tmp_path, closed.uri)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        process = memdump.start("--json", "alpha", python=python)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with process:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(ENDS_SEC)
+        out, _ = process.communicate()
+    assert (code, json.loads(out)["code"]) == (8, "cancelled")
 
 
 def test_the_end_of_its_standard_input_cancels_it_with_json(tmp_path: Path, closed: Gate) -> None:
