@@ -295,7 +295,7 @@ class HostMemoryShort(CaptureError):
 
     def __init__(self, name: str, needed_bytes: int, available_bytes: int) -> None:
         super().__init__(
-            f"The memory of {name} is shared (memfd, file or hugepages), so reading it may make the host allocate "
+            f"The memory of {name} is shared (memfd or file), so reading it may make the host allocate "
             f"{needed_bytes / 2**30:.2f} GiB; {available_bytes / 2**30:.2f} GiB are available. Free some memory on the host first. "
             "The guest was not touched."
         )

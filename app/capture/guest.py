@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import libvirt
 
 from app import __version__
+from app.capture.hostmemory import available_here, available_there, reading_allocates
 from app.capture.patience import Call, Patience
+from app.capture.sshhost import elsewhere, ssh_host
 from app.downtime import Downtime, promise, take_over
 from app.errors import (
     CaptureFailed,
@@ -42,8 +44,6 @@ _RESTORE_SEC = 35.0  # libvirt waits 30 s for the domain's job lock
 _RESUME_FOR_SEC, _JOB_ENDS_SEC, _AGAIN_SEC = 60.0, 3.0, 0.2
 _LOOK_SEC = 8.0
 """How long libvirt may take to say how the guest is: less than the service grants a capture process beyond its time."""
-
-_SHARED_MEMORY = re.compile(r"<source type='(?:memfd|file)'/>|<access mode='shared'/>")
 
 _RUNNING = (DomainState.RUNNING, DomainState.BLOCKED, DomainState.NOSTATE)
 _REFUSALS = {
@@ -226,18 +226,27 @@ class Guest:
     def check_host_memory(self, xml: str) -> None:
         """Raises ``HostMemoryShort`` if reading the guest's shared memory could drive its host out of memory.
 
-        A page of a memfd or file that the guest never touched is allocated when it is read (anonymous memory is not).
+        Each capture looks for itself: several that begin at once may count on the same memory.
         """
-        if not _SHARED_MEMORY.search(xml):
+        if not reading_allocates(xml):
             return
-        resident_kib, node = self.connection.call(lambda: (self.raw.memoryStats().get("rss", 0), self._node_memory()))
+        resident_kib, available_bytes = self.connection.call(lambda: (self.raw.memoryStats().get("rss", 0), self._host_has_bytes()))
         missing_bytes = self.domain.memory_bytes - resident_kib * 1024
-        available_bytes = 1024 * sum(node.get(name, 0) for name in ("free", "buffers", "cached"))
         if missing_bytes > available_bytes:
             raise HostMemoryShort(self.domain.name, missing_bytes, available_bytes)
 
-    def _node_memory(self) -> dict[str, int]:
-        return dict(self.raw.connect().getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS))
+    def _host_has_bytes(self) -> int:
+        """What the guest's host has available: by its own kernel if that is this host, else as well as libvirt knows."""
+        connection = self.raw.connect()
+        uri = connection.getURI()
+        if ssh_host(uri) is None and elsewhere(uri) is None:
+            with contextlib.suppress(OSError):
+                if (here := available_here(Path("/proc/meminfo").read_text())) is not None:
+                    return here
+        node = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        guests = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BALLOON, flags)
+        return available_there(node, sum(said.get("balloon.rss", 0) for raw, said in guests if reading_allocates(raw.XMLDesc(0))))
 
     @property
     def ran(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from app.capture.codecs import read_raw
 from app.capture.elfcore import read_header
-from demo import PrivateLibvirt
+from demo import Guest, PrivateLibvirt, Shape
 from tests.contract.speech import Api, Message
 from tests.faults.processes import eventually
 from tests.lab import COLD, WEB
@@ -51,6 +51,15 @@ def test_running_guest_is_dumped_from_afar(lab: PrivateLibvirt, sshd: PrivateSsh
     assert _marker_in(manifest) == WEB.marker
     assert virsh(lab, "domstate", WEB.name) == "running"
     eventually(lambda: not sshd.far_processes(), "no process is left over there")
+
+
+def test_guest_with_shared_memory_is_dumped_from_afar(own_lab: PrivateLibvirt, sshd: PrivateSshd, tmp_path: Path) -> None:
+    """Of its host's memory only libvirt can tell."""
+    guest = Guest(name="vm-memfd-01", memory_mib=128, boots=False, shape=Shape(memfd=True))
+    own_lab.add(guest)
+    manifest = dumped(own_lab, tmp_path, guest, "--mode=paused", f"--uri={sshd.uri(own_lab)}")
+    assert manifest["warnings"] == []
+    assert not far_folders(own_lab)
 
 
 async def test_service_lists_and_dumps_what_is_behind_ssh(service: Service, lab: PrivateLibvirt) -> None:
