@@ -249,7 +249,17 @@ class HypervisorRefused(HypervisorError):
 
 
 class CaptureError(MemoryDumpsError):
-    """A capture or its seal did not succeed. The guest runs on and no partial file is left, unless said otherwise."""
+    """A capture or its seal did not succeed. The guest runs on and no partial file is left, unless said otherwise.
+
+    ``advice``: what would help, apart from what happened, for where another error or a warning goes on from there.
+    """
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.advice}".rstrip()
 
 
 class LiveNotPossible(CaptureError):
@@ -271,21 +281,28 @@ class LiveNotConverging(CaptureError):
 
     def __init__(self, name: str, max_pause_ms: int, why: str) -> None:
         super().__init__(
-            f"{name} rewrites its memory faster than it can be read with a stop of at most {max_pause_ms} ms ({why}). "
-            "Allow a longer stop with max_pause_ms, capture at a quieter time, or use the mode 'paused'. The guest runs on."
+            f"{name} rewrites its memory faster than it can be read with a stop of at most {max_pause_ms} ms ({why}).",
+            "Allow a longer stop with max_pause_ms, capture at a quieter time, or use the mode 'paused'. The guest runs on.",
         )
 
 
 class WouldPauseTooLong(CaptureError):
-    """A live capture did not work, and the paused way would stop the guest for longer than is allowed."""
+    """A live capture did not work, and the paused way would stop the guest for longer than ``limit``, a setting, allows."""
 
     code = "would-pause-too-long"
 
-    def __init__(self, name: str, predicted_ms: float, allowed_ms: int, cause: CaptureError) -> None:
+    def __init__(self, name: str, predicted_ms: float, allowed_ms: int, limit: str, cause: CaptureError) -> None:
+        live = ("a quieter time", "a higher max_pause_ms") if isinstance(cause, LiveNotConverging) else ()
+        helps = dict.fromkeys((*live, f"a higher {limit}"))
         super().__init__(
-            f"{cause} The paused way would stop {name} for about {predicted_ms / 1000:.1f} s, and at most {allowed_ms / 1000:g} s "
-            "are allowed without being asked. Use the mode 'paused' to accept that, or raise MEMDUMP_FALLBACK_PAUSE_MS."
+            f"{name} was not captured and runs on. A live capture did not succeed. {cause.message} The paused way would stop the "
+            f"guest for about {_span(predicted_ms)}, and {limit} allows {_span(allowed_ms)}.",
+            f"What would help: {', '.join(helps)}, or the mode 'paused', which accepts that stop.",
         )
+
+
+def _span(duration_ms: float) -> str:
+    return f"{duration_ms / 1000:.1f}".removesuffix(".0") + " s" if duration_ms >= 1000 else f"{duration_ms:.0f} ms"
 
 
 class HostMemoryShort(CaptureError):

@@ -169,7 +169,7 @@ def _fill(under_way: _Capture) -> _Taken:
                 raise
             _allow_fallback(under_way, error)
         else:
-            report.warn("captured-suspended", f"{error} So it was captured the paused way, which costs it nothing.")
+            report.warn("captured-suspended", f"{error.message} So it was captured the paused way, which costs it nothing.")
     return _paused(under_way, "paused")
 
 
@@ -180,8 +180,9 @@ def _allow_fallback(under_way: _Capture, cause: CaptureError) -> None:
     remote = ssh_host(under_way.guest.connection.uri) is not None
     predicted_ms = under_way.guest.domain.memory_bytes / (_REMOTE_BYTES_PER_SEC if remote else _PAUSED_BYTES_PER_SEC) * 1000
     if predicted_ms > allowed_ms:
-        raise WouldPauseTooLong(name, predicted_ms, allowed_ms, cause) from cause
-    under_way.report.warn("fell-back-to-paused", f"{cause} So {name} was captured the paused way.")
+        limit = "MEMDUMP_FALLBACK_PAUSE_MS" if allowed_ms == order.fallback_pause_ms else "max_pause_ms"
+        raise WouldPauseTooLong(name, predicted_ms, allowed_ms, limit, cause) from cause
+    under_way.report.warn("fell-back-to-paused", f"{cause.message} So {name} was captured the paused way.")
 
 
 def _live(under_way: _Capture) -> _Taken:

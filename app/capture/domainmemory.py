@@ -60,7 +60,8 @@ def refuse_passthrough(name: str, domain_xml: str) -> None:
         if _writes_by_itself(device):
             raise LiveNotPossible(
                 f"{name} has a device of the host ({device.tag} of the type {device.get('type')}), so it cannot be captured "
-                "while it runs. Use the mode 'paused'. The guest was not touched."
+                "while it runs.",
+                "Use the mode 'paused'. The guest was not touched.",
             )
 
 

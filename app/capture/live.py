@@ -232,7 +232,8 @@ def allow_probe(why: LayoutUnknown, stood_ms: float, max_stops_ms: int) -> None:
     if stood_ms + PROBE_STOP_MS > max_stops_ms:
         raise LayoutUnknown(
             f"{why} To ask QEMU would stop the guest for about {PROBE_STOP_MS} ms beside the {stood_ms:.0f} ms of its capture, "
-            f"and {max_stops_ms} ms are allowed. Allow a longer stop with max_pause_ms, or use the mode 'paused'."
+            f"and {max_stops_ms} ms are allowed.",
+            "Allow a longer stop with max_pause_ms, or use the mode 'paused'.",
         ) from why
 
 

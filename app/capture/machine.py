@@ -143,7 +143,7 @@ def _description(state: bytes, offset: int) -> tuple[int, Sequence[Mapping[str, 
 
 def malformed(offset: int, what: str) -> StreamMalformed:
     """The error for ``what`` was found at ``offset`` of the stream."""
-    return StreamMalformed(f"The migration stream has {what}, at offset {offset} (0x{offset:x}). Use the mode 'paused'.")
+    return StreamMalformed(f"The migration stream has {what}, at offset {offset} (0x{offset:x}).", "Use the mode 'paused'.")
 
 
 class _Walk:

@@ -118,7 +118,8 @@ class Migration:
             if began.startswith(magic):
                 raise StreamMalformed(
                     f"The stream is {what} and not a migration stream, at offset 0. The host may compress dumps "
-                    "(dump_image_format in qemu.conf). Use the mode 'paused'."
+                    "(dump_image_format in qemu.conf).",
+                    "Use the mode 'paused'.",
                 )
         if began[:8] != _MAGIC:
             raise Wrong(at, f"{began[:8]!r} in place of its magic and version 3")

@@ -226,7 +226,7 @@ class Stream:
             if self._guest.gone():
                 raise GuestGone(f"{name} ended while its memory was being read, so there is no dump of it. ({error})") from error
             if not self.begun and _cannot_migrate(error.__cause__):
-                raise LiveNotPossible(f"{name} cannot be captured live: {error} The guest was not touched.") from error
+                raise LiveNotPossible(f"{name} cannot be captured live: {error}", "The guest was not touched.") from error
             if trouble := self._opening.trouble():
                 raise HypervisorUnreachable(
                     self._guest.connection.uri, f"the ssh that brings the memory broke off: {trouble}"
