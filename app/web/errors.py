@@ -190,4 +190,4 @@ def as_document(problem: ProblemError) -> web.Response:
 
 def is_api(request: web.Request) -> bool:
     """Whether a program is asking: it gets problem documents. A person gets pages."""
-    return request.path.startswith("/api/") or request.path == "/healthz"
+    return request.path.startswith("/api/") or request.path in ("/api", "/healthz")

@@ -98,6 +98,8 @@ def _each_once(members: list[tuple[str, object]]) -> None:
 def _at_its_place(message: str) -> RequestError:
     found = _PLACE.fullmatch(message)
     what, place = (found["what"], found["place"] or "$") if found else (message, "$")
+    if "matching regex" in what:  # there is one, that of a ``Note``
+        what = "Control characters, other than line ends and tabs, cannot be in this text"
     unknown = _UNKNOWN_FIELD.search(what)
     if unknown:
         place = f"{place}.{unknown['name']}"

@@ -224,7 +224,8 @@ async def test_a_method_that_an_address_does_not_have_is_named_with_those_it_has
 
 
 async def test_an_address_that_is_not_there_is_not_found(api: Api) -> None:
-    assert (await api.get("/api/nowhere", 404))["code"] == "not-found"
+    for path in ("/api/nowhere", "/api/", "/api"):
+        assert (await api.get(path, 404))["code"] == "not-found"
     async with api.session.get("/nowhere") as answer:
         assert (answer.status, answer.content_type) == (404, "text/html")
 

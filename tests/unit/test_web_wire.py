@@ -60,6 +60,11 @@ def test_a_body_that_does_not_fit_is_refused_with_the_place(body: bytes, place: 
     assert place in str(error) or place == "$"
 
 
+def test_a_control_character_is_refused_in_words() -> None:
+    error = refused(b'{"all":true,"case":"a\\u0007b"}')
+    assert str(error) == "Control characters, other than line ends and tabs, cannot be in this text (at $.case)."
+
+
 def test_a_trigger_says_which_vms_and_how() -> None:
     body = b'{"vm_ids":["101"],"mode":"paused","compression":"zstd","max_pause_ms":50,"reason":"why\\nso","case":"C-1"}'
     assert wire.decode(body, wire.TriggerBody) == wire.TriggerBody(
