@@ -15,11 +15,11 @@ import pytest
 from app.downtime import SUFFIX
 from demo import Guest, PrivateLibvirt
 from tests.contract.speech import JOBS, Message
-from tests.faults.by_hand import fifo_folders
+from tests.faults.by_hand import by_hand, fifo_folders
 from tests.faults.conftest import IDLE, add_running
 from tests.faults.imagelock import image_lock
-from tests.faults.processes import Process, eventually
-from tests.faults.scene import PHASES, Scene, Visit, capture_process, staged
+from tests.faults.processes import PATIENCE_SEC, Process, eventually
+from tests.faults.scene import PHASES, Scene, Visit, capture_process, memdump, staged
 from tests.faults.test_dump_dir import SLACK_BYTES, mounted
 from tests.lab import WEB
 from tests.qemu.listener import hearing
@@ -190,6 +190,55 @@ async def test_capture_that_takes_too_long_leaves_nothing(tmp_path: Path, own_la
             eventually(lambda: _downtime_ms(scene) == DOWNTIME_MS, "the downtime is what it was")
 
 
+async def test_capture_whose_time_ends_in_mid_stream_leaves_nothing(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
+    own_lab.add(WEB)
+    own_lab.wait_ready(WEB.name)
+    with staged(tmp_path, own_lab, WEB, MEMDUMP_MODE="live", MEMDUMP_DUMP_TIMEOUT_SEC="2") as scene:
+        scene.virsh("migrate-setmaxdowntime", WEB.name, str(DOWNTIME_MS))
+        with contextlib.closing(Process(own_lab.qemu_pid(WEB.name))) as qemu:
+            async with scene.visit() as visit:
+                async with visit.held("capturing") as (job_id, process):
+                    qemu.stop()
+                    process.go_on()
+                    eventually(lambda: not _fifos(scene), "the dump is broken off")
+                    qemu.go_on()
+                    job = await visit.end_of(job_id)
+                assert (job["phase"], job["error"]["code"]) == ("failed", "timed-out")
+                await visit.assert_told(job, "timed-out")
+                eventually(lambda: _promises_are_kept(scene), "the downtime is put back")
+                await visit.assert_all_is_well()
+            assert memdump(scene.service.environment, "--timeout-sec=0", WEB.name).returncode == 0
+
+
+async def test_guest_that_somebody_suspends_in_mid_capture_is_captured_and_stays_suspended(booted: Scene) -> None:
+    """libvirt makes the suspension wait for the dump."""
+    async with booted.visit() as visit:
+        async with visit.held("capturing") as (job_id, process):
+            suspension = asyncio.create_task(_beside(lambda: booted.virsh("suspend", WEB.name)))
+            process.go_on()
+            job = await visit.end_of(job_id)
+            await suspension
+        assert (job["phase"], job["error"]) == ("completed", None)
+        assert booted.virsh("domstate", "--reason", WEB.name) == "paused (user)"
+        assert not any("was resumed" in warning for warning in job["warnings"])
+        booted.virsh("resume", WEB.name)
+        await visit.assert_all_is_well()
+        await visit.assert_dump_succeeds()
+
+
+async def test_second_capture_by_hand_of_a_guest_that_is_being_captured_is_refused(booted: Scene) -> None:
+    with by_hand(booted, "--mode=live") as first:
+        first.until("phase", "capturing")
+        with contextlib.closing(Process(first.process.pid)) as process:
+            process.stop()
+            with by_hand(booted, "--mode=live") as second:
+                assert second.until("failed")["code"] == "domain-busy"
+                assert second.process.wait(PATIENCE_SEC) == 4
+        first.until("sealed")
+        assert first.process.wait(PATIENCE_SEC) == 0
+    booted.assert_nothing_is_left()
+
+
 async def test_no_room_for_the_spool_is_told_before_the_guest_is_touched(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
     add_running(own_lab, IDLE)
     room_for_the_dump = (IDLE.memory_mib << 20) + (IDLE.memory_mib << 12) + 2 * SLACK_BYTES
@@ -311,7 +360,7 @@ async def _daemon_that_hangs(scene: Scene, **wish: object) -> AsyncIterator[Mess
                 process.go_on()
                 async with asyncio.timeout(BOUNDED_SEC):
                     job = await visit.end_of(job_id)
-            assert not [folder for folder in fifo_folders(scene) if folder.is_dir()]
+            assert not _fifos(scene)
             yield job
 
 
@@ -357,7 +406,7 @@ async def _assert_page_alarms(visit: Visit) -> None:
     assert WITH_DISK.name in banner
 
 
-async def _beside(work: Callable[[], None]) -> None:
+async def _beside(work: Callable[[], object]) -> None:
     """``work`` on a thread that ends with it."""
     with ThreadPoolExecutor(1) as thread:
         await asyncio.get_running_loop().run_in_executor(thread, work)
@@ -369,6 +418,10 @@ def _alarm(message: Message) -> str | None:
         return None
     alarm: str | None = message["vms"][0]["alarm"]
     return alarm
+
+
+def _fifos(scene: Scene) -> list[Path]:
+    return [folder for folder in fifo_folders(scene) if folder.is_dir()]
 
 
 def _downtime_ms(scene: Scene) -> int:
