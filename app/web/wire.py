@@ -18,6 +18,8 @@ from app.changes import Advance, Change
 from app.config import MOST_PAUSE_MS
 from app.errors import RequestError
 from app.model import (
+    ALGORITHMS,
+    MODES,
     Activity,
     Algorithm,
     DumpRecord,
@@ -41,6 +43,7 @@ encode = _encoder.encode
 """Any answer as JSON."""
 
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at `(?P<place>[^`]+)`)?", re.DOTALL)
+_WORDS = {"$.mode": MODES, "$.compression": ALGORITHMS}
 _UNKNOWN_FIELD = re.compile(r"unknown field `(?P<name>[^`]*)`")
 
 # Ends up in a program's arguments, in a manifest and on a page: a text for people, so no control characters but line ends and tabs.
@@ -100,6 +103,8 @@ def _at_its_place(message: str) -> RequestError:
     what, place = (found["what"], found["place"] or "$") if found else (message, "$")
     if "matching regex" in what:  # there is one, that of a ``Note``
         what = "Control characters, other than line ends and tabs, cannot be in this text"
+    if what.startswith("Invalid enum value") and place in _WORDS:
+        what = f"{what}; there are {', '.join(_WORDS[place])}"
     unknown = _UNKNOWN_FIELD.search(what)
     if unknown:
         place = f"{place}.{unknown['name']}"

@@ -65,6 +65,12 @@ def test_a_control_character_is_refused_in_words() -> None:
     assert str(error) == "Control characters, other than line ends and tabs, cannot be in this text (at $.case)."
 
 
+@pytest.mark.parametrize(("field", "words"), [("mode", "auto, live, paused"), ("compression", "gzip, zstd, lz4, none")])
+def test_a_word_that_there_is_not_is_answered_with_those_that_there_are(field: str, words: str) -> None:
+    error = refused(b'{"all":true,"%s":"fast"}' % field.encode())
+    assert str(error) == f"Invalid enum value 'fast'; there are {words} (at $.{field})."
+
+
 def test_a_trigger_says_which_vms_and_how() -> None:
     body = b'{"vm_ids":["101"],"mode":"paused","compression":"zstd","max_pause_ms":50,"reason":"why\\nso","case":"C-1"}'
     assert wire.decode(body, wire.TriggerBody) == wire.TriggerBody(
