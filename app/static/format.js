@@ -66,6 +66,13 @@ export function percent(progress) {
   return Math.min(100, Math.floor((100 * progress.bytes_done) / progress.bytes_total));
 }
 
+/** How far it is: `45 %`, or which pass of a live capture, whose later ones leap over what was not written meanwhile. */
+export function far(progress) {
+  const done = percent(progress);
+  if (progress?.iteration > 1) return `pass ${progress.iteration}`;
+  return done === null ? NONE : `${done} %`;
+}
+
 /** `1 VM`, `3 VMs`. */
 export function vmCount(count) {
   return count === 1 ? "1 VM" : `${count} VMs`;

@@ -21,7 +21,7 @@ window.seen = {percent: new Set(), bytes: new Set(), guest: [], phase: []};
 const look = (card) => {
   const field = (name) => card.querySelector(`[data-field=${name}]`).textContent;
   const {percent, bytes, guest, phase} = window.seen;
-  percent.add(field("percent"));
+  percent.add(field("far"));
   bytes.add(field("bytes"));
   if (guest.at(-1) !== card.dataset.guest) guest.push(card.dataset.guest);
   if (phase.at(-1) !== card.dataset.phase) phase.push(card.dataset.phase);

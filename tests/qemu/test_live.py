@@ -125,10 +125,18 @@ async def test_auto_falls_back_and_says_so_everywhere(busy_lab: PrivateLibvirt, 
     with running_service(tmp_path, LIBVIRT_URI=busy_lab.uri, MEMDUMP_MAX_PAUSE_MS=str(TOO_LITTLE_MS)) as service:
         async with Api.of(service) as api:
             await api.connected()
-            (job,) = await api.dump(BUSY.name)
+            async with api.feed("topics=job,progress") as feed:
+                await feed.next()
+                await api.trigger(BUSY.name)
+                heard = await feed.until(lambda message: message["type"] == "job" and message["job"]["phase"] in FINAL)
+            job = heard[-1]["job"]
             record = await api.get(f"/api/memory-dumps/records/{job['dump_id']}")
             async with api.session.get("/memory-dumps") as answer:
                 page = await answer.text()
+    ways = [message["mode"] for message in heard if message["type"] == "progress"]
+    assert ways == sorted(ways), "first live, then paused"
+    assert {*ways} == {"live", "paused"}
+    assert (job["mode"], job["progress"]["mode"]) == ("auto", "paused")
     assert record["mode"] == "paused"
     (warning,) = record["warnings"]
     assert "paused way" in warning

@@ -29,8 +29,8 @@ def _passed_through() -> LiveNotPossible:
             FALLBACK,
             "vm-busy-01 was not captured and runs on. A live capture did not succeed. vm-busy-01 rewrites its memory faster than "
             "it can be read with a stop of at most 300 ms (after 30 s and 12 passes its memory still changed). The paused way "
-            "would stop the guest for about 12.3 s, and MEMDUMP_FALLBACK_PAUSE_MS allows 10 s. What would help: a quieter time, a higher "
-            "max_pause_ms, a higher MEMDUMP_FALLBACK_PAUSE_MS, or the mode 'paused', which accepts that stop.",
+            "would stop the guest for about 12.3 s, and MEMDUMP_FALLBACK_PAUSE_MS allows 10 s. What would help: a quieter time, "
+            "a higher max_pause_ms, a higher MEMDUMP_FALLBACK_PAUSE_MS, or the mode 'paused', which accepts that stop.",
         ),
         (
             "vm-busy-01",

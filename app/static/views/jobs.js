@@ -1,6 +1,6 @@
 // Dumps that run, and those that ended without one.
 
-import { bytes, duration, pause, percent, rate, remaining, when } from "../format.js";
+import { bytes, duration, far, pause, percent, rate, remaining, when } from "../format.js";
 import { ACTIVE_PHASES, endedBadly, guestStandsStill, isActive, isPending } from "../store.js";
 import { clone, field, keyed, setAttribute, setDisabled, setHidden, setLines, setNotice, setText } from "./dom.js";
 
@@ -71,16 +71,18 @@ function fillSteps(card, phase) {
   }
 }
 
-function fillFigures(card, { dom, phase, progress }) {
+function fillFigures(card, { dom, phase, mode, progress }) {
   const bar = card.querySelector("progress");
-  const done = percent(progress);
+  const again = progress?.iteration > 1;
+  const done = again ? null : percent(progress);
   setAttribute(bar, "aria-label", `Progress of ${dom}`);
   setAttribute(bar, "value", done ?? (phase === "queued" ? 0 : null)); // without a value the bar says "busy"
-  setText(field(card, "percent"), done === null ? "–" : `${done} %`);
+  setText(field(card, "far"), far(progress));
   const total = progress?.bytes_total ? ` of ${bytes(progress.bytes_total)}` : "";
-  setText(field(card, "pass"), progress?.iteration > 1 ? `Read, pass ${progress.iteration}` : "Read");
+  setText(field(card, "mode"), progress?.mode ?? mode);
   setText(field(card, "bytes"), progress ? bytes(progress.bytes_done) + total : "–");
   setText(field(card, "rate"), rate(progress?.rate_bytes_per_sec));
+  setText(field(card, "left"), again ? "Left in pass" : "Remaining");
   setText(field(card, "remaining"), remaining(progress?.eta_sec));
 }
 

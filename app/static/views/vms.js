@@ -1,6 +1,6 @@
 // The inventory, and the buttons that start dumps.
 
-import { bytes, percent, vmCount, when } from "../format.js";
+import { bytes, far, vmCount, when } from "../format.js";
 import { activeJobs, dumpableVms, isPending } from "../store.js";
 import { clone, field, keyed, setAttribute, setDisabled, setHidden, setMoment, setText } from "./dom.js";
 
@@ -73,9 +73,8 @@ function fillJobLink(rows, job) {
     setText(link, "");
     return;
   }
-  const done = percent(job.progress);
   setAttribute(link, "href", `#job-${job.job_id}`);
-  setText(link, done === null ? job.phase : `${job.phase} ${done} %`);
+  setText(link, job.progress?.bytes_total ? `${job.phase} ${far(job.progress)}` : job.phase);
 }
 
 /** Asks first: how many VMs, and how much memory. Gives the function that opens the question. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { bytes, pause, percent, rate, remaining, short, vmCount, when } from "../../../app/static/format.js";
+import { bytes, far, pause, percent, rate, remaining, short, vmCount, when } from "../../../app/static/format.js";
 
 test("what is not known is a dash", () => {
   for (const figure of [bytes, pause, remaining, rate, when]) assert.equal(figure(null), "–");
@@ -32,6 +32,14 @@ test("per cent are whole, never over a hundred, and unknown without a total", ()
   assert.equal(percent({ bytes_done: 5, bytes_total: 0 }), null);
   assert.equal(percent({ bytes_done: 999, bytes_total: 1000 }), 99);
   assert.equal(percent({ bytes_done: 1001, bytes_total: 1000 }), 100);
+});
+
+test("how far a live capture is says its pass once it reads again", () => {
+  const progress = { bytes_done: 45, bytes_total: 100, iteration: 1 };
+  assert.equal(far(progress), "45 %");
+  assert.equal(far({ ...progress, iteration: 3 }), "pass 3");
+  assert.equal(far({ ...progress, bytes_total: 0 }), "–");
+  assert.equal(far(null), "–");
 });
 
 test("one VM is not plural", () => {
