@@ -9,7 +9,7 @@ import subprocess
 import libvirt
 
 from app.capture import Patience, connect
-from app.capture.source import PauseMeter
+from app.capture.pausemeter import PauseMeter
 from benchmarks.figures import Figure, in_turn, median, spread
 from benchmarks.stage import GUEST, Stage, dump, service
 
@@ -45,7 +45,7 @@ def _floor(on: Stage) -> float:
         writer = os.open(path, os.O_WRONLY)
         discard = subprocess.Popen(["dd", "of=/dev/null", "bs=1M", "status=none"], stdin=reader)
         with PauseMeter(guest) as meter:
-            meter.expect(True)
+            meter.expect("paused")
             guest.raw.coreDumpWithFormat(
                 str(path), libvirt.VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, libvirt.VIR_DUMP_MEMORY_ONLY | libvirt.VIR_DUMP_LIVE
             )
