@@ -248,18 +248,28 @@ class HypervisorRefused(HypervisorError):
     code = "hypervisor-refused"
 
 
+RUNS_ON = "The guest runs on."
+
+
 class CaptureError(MemoryDumpsError):
     """A capture or its seal did not succeed. The guest runs on and no partial file is left, unless said otherwise.
 
-    ``advice``: what would help, apart from what happened, for where another error or a warning goes on from there.
+    ``advice``: what would help, apart from what happened, for where another error or a warning goes on from there. ``guest``:
+    a sentence about the guest, told last. It holds as long as nothing else is known: see ``tell_of_guest``.
     """
 
-    def __init__(self, message: str, advice: str = "") -> None:
+    def __init__(self, message: str, advice: str = "", guest: str = "") -> None:
         super().__init__(message)
         self.advice = advice
+        self.guest = guest
+
+    def tell_of_guest(self, seen: str) -> None:
+        """What was seen of the guest after its capture. That it runs on goes without saying where nothing else was said."""
+        if self.guest or seen != RUNS_ON:
+            self.guest = seen
 
     def __str__(self) -> str:
-        return f"{self.message} {self.advice}".rstrip()
+        return " ".join(filter(None, (self.message, self.advice, self.guest)))
 
 
 class LiveNotPossible(CaptureError):
@@ -282,7 +292,8 @@ class LiveNotConverging(CaptureError):
     def __init__(self, name: str, max_pause_ms: int, why: str) -> None:
         super().__init__(
             f"{name} rewrites its memory faster than it can be read with a stop of at most {max_pause_ms} ms ({why}).",
-            "Allow a longer stop with max_pause_ms, capture at a quieter time, or use the mode 'paused'. The guest runs on.",
+            "Allow a longer stop with max_pause_ms, capture at a quieter time, or use the mode 'paused'.",
+            RUNS_ON,
         )
 
 
@@ -326,7 +337,9 @@ class NoSpace(CaptureError):
     def __init__(self, directory: str, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(
             f"Not enough room in {directory}: a dump of this VM may need {needed_bytes / 2**30:.2f} GiB, "
-            f"{free_bytes / 2**30:.2f} GiB are free and not reserved. Free some room, or use another DUMP_DIR. The guest runs on."
+            f"{free_bytes / 2**30:.2f} GiB are free and not reserved.",
+            "Free some room, or use another DUMP_DIR.",
+            RUNS_ON,
         )
         self.directory = directory
         self.needed_bytes = needed_bytes
@@ -376,8 +389,9 @@ class CaptureTimedOut(CaptureError):
 
     def __init__(self, timeout_sec: float) -> None:
         super().__init__(
-            f"The memory was not captured within {timeout_sec:g} s, so the capture was stopped and the guest runs on. "
-            "Allow more time with MEMDUMP_DUMP_TIMEOUT_SEC or --timeout-sec."
+            f"The memory was not captured within {timeout_sec:g} s, so the capture was stopped.",
+            "Allow more time with MEMDUMP_DUMP_TIMEOUT_SEC or --timeout-sec.",
+            RUNS_ON,
         )
         self.timeout_sec = timeout_sec
 
@@ -388,7 +402,7 @@ class CaptureCancelled(CaptureError):
     code = "cancelled"
 
     def __init__(self) -> None:
-        super().__init__("The capture was cancelled. The guest runs on and nothing was kept.")
+        super().__init__("The capture was cancelled, and nothing was kept.", guest=RUNS_ON)
 
 
 class CaptureDied(CaptureError):

@@ -68,10 +68,11 @@ class SealedLine(_Line, frozen=True, kw_only=True, tag="sealed"):
 
 
 class FailedLine(_Line, frozen=True, kw_only=True, tag="failed"):
-    """No dump came of it."""
+    """No dump came of it. ``guest``: the end of ``message``, if that is what was seen of the guest."""
 
     code: str
     message: str
+    guest: str = ""
 
 
 Line = PhaseLine | ProgressLine | FifoLine | WarningLine | SealedLine | FailedLine

@@ -38,7 +38,7 @@ from app.capture import Connection, Order, Patience, Report, capture, connect
 from app.capture.allowance import first_to_be_killed
 from app.capture.codecs import codec
 from app.config import MOST_PAUSE_MS, Settings
-from app.errors import ConfigError, MemoryDumpsError, StateError
+from app.errors import CaptureError, ConfigError, MemoryDumpsError, StateError
 from app.lines import FailedLine, Line, SealedLine, encode
 from app.model import ALGORITHMS, MODES, Algorithm, Manifest, Mode
 
@@ -172,7 +172,8 @@ def _record(request: Request, manifest: Manifest) -> int:
 
 
 def _failed(vm: str, error: MemoryDumpsError, tell: Callable[[Line], None]) -> int:
-    tell(FailedLine(vm=vm, code=error.code, message=str(error)))
+    guest = error.guest if isinstance(error, CaptureError) else ""
+    tell(FailedLine(vm=vm, code=error.code, message=str(error), guest=guest))
     return _EXIT_CODES.get(error.code, _FAILED)
 
 

@@ -8,8 +8,6 @@ long as its headers promise, see that the guest runs on, then give the dump its 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import uuid_utils
 
+from app.capture.aftercare import looked_after, see_it_run_on, told_of
 from app.capture.alone import alone
 from app.capture.codecs import codec
 from app.capture.elfcore import CoreHeader, read_header
@@ -28,10 +27,7 @@ from app.capture.seal import Image, Seal
 from app.capture.source import Stream, dump
 from app.capture.sshhost import ssh_host
 from app.errors import (
-    CaptureCancelled,
     CaptureError,
-    CaptureTimedOut,
-    GuestLeftPaused,
     LiveNotConverging,
     LiveNotPossible,
     StreamMalformed,
@@ -124,6 +120,7 @@ def capture(order: Order, connection: Connection, report: Report, patience: Pati
     started, began = datetime.now(UTC), time.monotonic()
     where = rendezvous(connection.uri, order.dump_dir)
     with (
+        told_of(guest, report),
         Seal(order.dump_dir, guest.domain.vmid, int(started.timestamp()), chosen, _worst_case(guest)) as seal,
         alone(where, guest.domain),
     ):
@@ -204,7 +201,7 @@ def _live(under_way: _Capture) -> _Taken:
         max_stops_ms=max(order.final_stop_ms, order.paused_way_ms) if order.mode == "auto" else order.final_stop_ms,
         spool_memory_bytes=order.spool_memory_bytes,
     )
-    with _looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: _captured(under_way)) as live:
+    with looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: _captured(under_way)) as live:
         stops = under_way.meter.stops()  # that for QEMU's headers, too
         _send(live.image, under_way)
     return _Taken(way="live", xml=live.xml, at=live.captured_at, stops=stops)
@@ -228,7 +225,7 @@ def _paused(under_way: _Capture, way: Way) -> _Taken:
     guest, report = under_way.guest, under_way.report
     report.way(way)
     under_way.seal.brace()
-    with _looked_after(guest, report):
+    with looked_after(guest, report):
         with dump(guest, way, under_way.where, under_way.dump_id, under_way.meter, report) as stream:
             report.phase(Phase.CAPTURING, guest.domain.name)
             _read(stream, under_way, expect_elf=way == "paused")
@@ -268,42 +265,11 @@ def _captured(under_way: _Capture) -> Stops:
     """The memory is captured, and the time limit, which was for that alone, is over. See that the guest runs on; the stops
     that all of this cost it."""
     under_way.report.phase(Phase.SEALING, under_way.guest.domain.name)
-    _see_it_run_on(under_way.guest, under_way.report)
+    see_it_run_on(under_way.guest, under_way.report)
     under_way.patience.restart(0)
     stops = under_way.meter.stops()
     under_way.report.guest_runs(not under_way.meter.standing)
     return stops
-
-
-def _see_it_run_on(guest: Guest, report: Report) -> None:
-    """After every capture the guest's state is looked at, also when libvirt said success."""
-    name = guest.domain.name
-    try:
-        if guest.run_on():
-            report.warn("guest-resumed", f"{name} stood still after the dump and was resumed.")
-    except CaptureCancelled:
-        raise
-    except CaptureTimedOut:
-        report.warn("guest-state-unknown", f"Whether {name} runs on could not be seen, for libvirt does not answer. Look at it.")
-    except CaptureError as error:
-        stuck = GuestLeftPaused(f"{name} stands still after the dump and could not be resumed: {error} Resume it by hand.")
-        report.warn(stuck.code, str(stuck))
-
-
-@contextmanager
-def _looked_after(guest: Guest, report: Report) -> Iterator[None]:
-    """If the capture fails in here, see that the guest runs on, with a patience of its own: the capture's may be over."""
-    try:
-        yield
-    except BaseException:
-        patience, guest.connection.patience = guest.connection.patience, Patience()
-        try:
-            _see_it_run_on(guest, report)
-        except Exception as error:  # noqa: BLE001 - what ended the capture is told; this comes on top
-            report.warn("guest-state-unknown", f"Whether {guest.domain.name} runs on could not be seen: {error}")
-        finally:
-            guest.connection.patience = patience
-        raise
 
 
 def _manifest(under_way: _Capture, taken: _Taken, image: Image, path: Path) -> Manifest:

@@ -206,9 +206,11 @@ class Guest:
         except MemoryDumpsError:
             return False
 
-    def run_on(self) -> bool:
+    def run_on(self, stuck: Callable[[CaptureFailed], None]) -> bool:
         """Resume the guest if a dump left it standing; tried for a minute, for another program may hold a disk image and
-        let go. Whether it had to be. Raises ``CaptureError`` if it cannot be resumed, ``CaptureTimedOut`` if libvirt hangs.
+        let go. Whether it had to be. ``stuck`` is told each time why it could not be.
+
+        Raises ``CaptureFailed`` if it cannot be resumed at all, ``CaptureTimedOut`` if libvirt hangs, and what ``call`` raises.
 
         While libvirt works on it, on a dump of ours that is breaking off or for somebody else, it is left alone: it goes on
         with the end of that.
@@ -224,19 +226,16 @@ class Guest:
             if self.connection.qemu and self.connection.call(functools.partial(_has_job, self.raw)):
                 if time.monotonic() > begun + _JOB_ENDS_SEC:
                     return False
-            elif self._resumed(try_again=time.monotonic() < begun + _RESUME_FOR_SEC):
-                return True
+            else:
+                try:
+                    self.connection.call(self.raw.resume)
+                except CaptureFailed as error:
+                    if time.monotonic() > begun + _RESUME_FOR_SEC:
+                        raise
+                    stuck(error)
+                else:
+                    return True
             time.sleep(_AGAIN_SEC)
-
-    def _resumed(self, *, try_again: bool) -> bool:
-        """Whether ``resume`` succeeded. Raises why not unless ``try_again``."""
-        try:
-            self.connection.call(self.raw.resume)
-        except CaptureFailed:
-            if not try_again:
-                raise
-            return False
-        return True
 
     def check_host_memory(self, xml: str) -> None:
         """Raises ``HostMemoryShort`` if reading the guest's shared memory could drive its host out of memory.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from app.errors import RUNS_ON
 from app.lines import FifoLine, Line, ProgressLine, WarningLine, phase_line
 from app.model import Phase, Way
 
@@ -19,11 +20,12 @@ _RATE_WINDOW_SEC = 2.0
 
 
 class Report:
-    """Tells one VM's lines to ``tell``. ``clock`` counts seconds."""
+    """Tells one VM's lines to ``tell``. ``clock`` counts seconds. ``guest``: what was last seen of the guest, a sentence."""
 
     def __init__(self, vm: str, tell: Callable[[Line], None], clock: Callable[[], float] = time.monotonic) -> None:
         self.vm = vm
         self.warnings: list[str] = []
+        self.guest = RUNS_ON
         self._tell = tell
         self._clock = clock
         self._phase: Phase | None = None

@@ -23,7 +23,7 @@ from app.capture.codecs import BLOCK_BYTES, Codec, Pieces
 from app.capture.patience import Patience
 from app.capture.room import FULL, free_bytes, reserve
 from app.capture.slots import Slot, Slots
-from app.errors import CaptureError, DumpDirUnusable, NoSpace, SealFailed
+from app.errors import RUNS_ON, CaptureError, DumpDirUnusable, NoSpace, SealFailed
 from app.evidence import dump_name, encode_manifest, manifest_path, partial_path, publish
 from app.model import Compression, Manifest
 
@@ -196,7 +196,7 @@ class Seal:
     def _as_ours(self, error: BaseException) -> CaptureError:
         if isinstance(error, OSError) and error.errno in FULL:
             return NoSpace(str(self._dump.parent), self._stored_bytes, free_bytes(self._dump.parent))
-        return SealFailed(f"The dump could not be written to {self._dump}: {error}. Nothing of it was kept, and the guest runs on.")
+        return SealFailed(f"The dump could not be written to {self._dump}: {error}. Nothing of it was kept.", guest=RUNS_ON)
 
     def _rename(self) -> None:
         """Move the partial file to the next free name, keeping its lock; what stands under the old name is not ours."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from app.capture.allowance import Allowance
 from app.capture.migration import PAGE_BYTES, Block
 from app.capture.room import FULL, free_bytes, reserve
-from app.errors import CaptureError, DumpDirUnusable, NoSpace
+from app.errors import RUNS_ON, CaptureError, DumpDirUnusable, NoSpace
 from app.fifo import Rendezvous
 
 SLACK_BYTES = 64 << 20
@@ -292,4 +292,4 @@ def _unnamed_file(folder: Path) -> int:
 
 
 def _unusable(folder: Path, error: OSError) -> DumpDirUnusable:
-    return DumpDirUnusable(f"Memory cannot be spooled to {folder}: {error.strerror}. The guest runs on.")
+    return DumpDirUnusable(f"Memory cannot be spooled to {folder}: {error.strerror}.", guest=RUNS_ON)

@@ -14,11 +14,12 @@ import structlog
 from app.changes import Changes
 from app.config import Settings
 from app.errors import (
+    RUNS_ON,
     CaptureCancelled,
     CaptureDied,
+    CaptureError,
     CaptureTimedOut,
     GuestLeftPaused,
-    MemoryDumpsError,
     StateError,
 )
 from app.hypervisor import Hypervisor
@@ -40,9 +41,7 @@ _OVERDUE_SEC = 15.0
 _CANCEL_SEC = 15.0
 """How long a capture process may take to end when it is asked to, before it is killed."""
 
-STOPPED = Fault(
-    "interrupted", "The service was stopped before this dump was sealed. Nothing of it was kept, and the guest runs on."
-)
+STOPPED = Fault("interrupted", "The service was stopped before this dump was sealed. Nothing of it was kept.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +67,8 @@ class Run:
         self._dump_id: str | None = None
         self._manifest: Manifest | None = None
         self._fault: Fault | None = None
+        self._guest = ""  # what was last seen of the guest: where a fault is told, its last sentence
+        self._standing = False
         self._overdue = self._cancelled = self._stopped = self._ran = self._unsure = False
         self._cancelled_by: str | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -148,16 +149,25 @@ class Run:
                 await self._parts.journal.note_dump(self.job.job_id, self._dump_id)
             case WarningLine():
                 await self._parts.journal.tell(activity_now("warning", line.code, line.message, job=self.job))
-                self._unsure = self._unsure or line.code == "guest-state-unknown"
-                if line.code == GuestLeftPaused.code:
-                    await self._parts.alarms.raise_for(self.job.uuid, line.message)
+                await self._hear_of_guest(line)
                 await self._keep(replace(self.job, warnings=(*self.job.warnings, line.message)))
             case SealedLine():
                 self._manifest = line.manifest
             case FailedLine():
-                self._fault = Fault(line.code, line.message)
+                self._fault, self._guest = Fault(line.code, line.message.removesuffix(line.guest).rstrip()), line.guest
             case PhaseLine():
                 pass
+
+    async def _hear_of_guest(self, line: WarningLine) -> None:
+        alarms, domains = self._parts.alarms, self._parts.hypervisor.domains()
+        if line.code == "guest-state-unknown":
+            self._unsure = True
+        elif line.code == "guest-resumed":
+            self._standing = False
+            await alarms.end(self.job.uuid, domains)
+        elif line.code == GuestLeftPaused.code and any(each.uuid == self.job.uuid and each.active for each in domains):
+            self._standing = True
+            await alarms.raise_for(self.job.uuid, line.message)
 
     def _advance(self, line: ProgressLine) -> None:
         progress = Progress(
@@ -174,14 +184,15 @@ class Run:
 
     def _died(self, code: int) -> Fault:
         if self._overdue:
-            error: MemoryDumpsError = CaptureTimedOut(self._parts.settings.dump_timeout_sec)
+            error: CaptureError = CaptureTimedOut(self._parts.settings.dump_timeout_sec)
         elif self._cancelled:
             error = CaptureCancelled()
         else:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             error = CaptureDied(
-                f"The capture process ended {how} without a result. Nothing of the dump was kept, and the guest runs on. Try again."
+                f"The capture process ended {how} without a result. Nothing of the dump was kept.", "Try again.", RUNS_ON
             )
+        self._guest, error.guest = (RUNS_ON if self._ran else ""), ""
         return Fault(error.code, str(error))
 
     def _kill_in(self, seconds: float, *, overdue: bool = False) -> None:
@@ -207,7 +218,9 @@ class Run:
         await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir)
         with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
             self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, dump_id)
-        await self._watch().see_it_run_on(self.job.uuid if self._ran else "", self.job)
+        seen = await self._watch().see_it_run_on(self.job.uuid if self._ran else "", self.job)
+        if self._guest or seen != RUNS_ON:
+            self._guest = seen
         await keep_promises(settings, self._watch())
 
     def _watch(self) -> Watch:
@@ -218,6 +231,8 @@ class Run:
         debts = self._parts.alarms.debts
         if self._unsure and self._manifest is not None:  # without a dump it was looked at already
             await self._watch().see_it_run_on(self.job.uuid, self.job)
+        if self._standing and self._manifest is not None:
+            debts.fall_due(self.job.uuid)
         if self.job.uuid not in debts.due():
             await debts.settle(self.job.uuid)
 
@@ -225,18 +240,22 @@ class Run:
         if self._manifest is not None:
             await self._record(self._manifest)
             return
-        fault = self._fault or Fault(CaptureDied.code, "The capture ended without a result.")
+        fault = self._with_guest(self._fault or Fault(CaptureDied.code, "The capture ended without a result."))
         if fault.code == CaptureCancelled.code and self._stopped:
-            await self._to(Phase.INTERRUPTED, STOPPED)
-            await self._parts.journal.tell(activity_now("warning", STOPPED.code, _about(self.job, STOPPED.message), job=self.job))
+            stopped = self._with_guest(STOPPED)
+            await self._to(Phase.INTERRUPTED, stopped)
+            await self._parts.journal.tell(activity_now("warning", stopped.code, _about(self.job, stopped.message), job=self.job))
         elif fault.code == CaptureCancelled.code:
             await self._to(Phase.CANCELLED, fault)
             message = _about(self.job, fault.message)
             if self._cancelled_by:
-                message = f"{self._cancelled_by} cancelled the dump of {self.job.dom}. The guest runs on and nothing was kept."
+                message = f"{self._cancelled_by} cancelled the dump of {self.job.dom}. Nothing was kept. {self._guest}".rstrip()
             await self._parts.journal.tell(activity_now("info", "dump-cancelled", message, job=self.job))
         else:
             await self._fail(fault)
+
+    def _with_guest(self, fault: Fault) -> Fault:
+        return Fault(fault.code, f"{fault.message} {self._guest}".rstrip())
 
     async def _record(self, manifest: Manifest) -> None:
         for phase in (Phase.CAPTURING, Phase.SEALING):  # that its process may not have lived to tell

@@ -13,7 +13,7 @@ import pytest
 
 from app.config import Settings
 from app.downtime import SUFFIX, Downtime, broken_promises, promise
-from app.errors import HypervisorNotResponding
+from app.errors import RUNS_ON, HypervisorNotResponding
 from app.fifo import Rendezvous
 from app.hypervisor import Hypervisor, Standing
 from app.jobs.alarms import SCHEMA as ALARMS_SCHEMA
@@ -31,6 +31,7 @@ OWNERS = Downtime(UUID, 7, 4321)
 OURS = Downtime(UUID, 7, 20)
 SOON_SEC = 0.001
 
+STUCK = "vm-web-01 stands still after a dump, and could not be resumed: an image is locked."
 GUEST = Domain(uuid=UUID, name="vm-web-01", id=7, vmid="101", state=DomainState.RUNNING, memory_bytes=1, vcpus=1, hypervisor="kvm")
 JOB = Job(
     job_id="1",
@@ -45,11 +46,13 @@ JOB = Job(
 
 
 class Libvirt(Hypervisor):
-    """What a libvirt would answer, with one guest: whether it ``answers``, is ``busy``, or left the guest ``standing``."""
+    """What a libvirt would answer, with one guest: whether it ``answers``, is ``busy``, or left the guest ``standing``, and
+    whether that is ``stuck``."""
 
     def __init__(self) -> None:
         super().__init__(URI, domains_changed=lambda: None, status_changed=lambda: None)
         self.answers, self.busy, self.standing, self.runs_as = True, False, False, 7
+        self.stuck = self.gone = False
         self.downtimes: list[int] = []
         self.looked_at: list[str] = []
         self.connect(Link.CONNECTED)
@@ -58,7 +61,7 @@ class Libvirt(Hypervisor):
         self.status = replace(self.status, state=link)
 
     def domains(self) -> tuple[Domain, ...]:
-        return (GUEST,)
+        return () if self.gone else (GUEST,)
 
     async def idle(self, uuid: str) -> bool:
         self._answer()
@@ -73,6 +76,8 @@ class Libvirt(Hypervisor):
     async def resume_left_paused(self, dumped: str = "") -> Standing:
         self._answer()
         self.looked_at.append(dumped)
+        if self.stuck:
+            return Standing((), {UUID: STUCK})
         resumed = (GUEST.name,) if self.standing else ()
         self.standing = False
         return Standing(resumed, {})
@@ -282,3 +287,48 @@ async def test_a_debt_is_paid_by_one_at_a_time(watch: Watch, libvirt: Libvirt) -
     watch.alarms.debts.fall_due(UUID)
     await asyncio.gather(watch.pay(), watch.pay(), watch.pay())
     assert libvirt.looked_at == [UUID]
+
+
+# --- guests that cannot be resumed
+
+
+async def test_a_guest_that_cannot_be_resumed_is_an_alarm_and_tried_until_it_runs(
+    settings: Settings, watch: Watch, libvirt: Libvirt, told: list[Activity]
+) -> None:
+    libvirt.standing = libvirt.stuck = True
+    assert await watch.see_it_run_on(UUID, JOB) == STUCK
+    assert watch.alarms.of(UUID) == STUCK
+    async with looking(settings, watch), asyncio.timeout(20):
+        tries = len(libvirt.looked_at)
+        while len(libvirt.looked_at) == tries:
+            await turns(1)
+        assert watch.alarms.of(UUID) == STUCK
+        libvirt.stuck = False
+        while watch.alarms.of(UUID) or libvirt.standing:
+            await turns(1)
+        while (await reopened(watch)).alarms.debts.due():
+            await turns(1)
+    assert [line.code for line in told] == ["guest-left-paused", "guest-resumed", "guest-runs-again"]
+
+
+async def test_a_guest_that_cannot_be_resumed_is_an_alarm_before_it_was_tried_for_long(watch: Watch, libvirt: Libvirt) -> None:
+    libvirt.stuck = True
+    trying = asyncio.create_task(watch.resume(UUID))
+    async with asyncio.timeout(10):
+        while not watch.alarms.of(UUID):
+            await turns(1)
+        assert not trying.done()
+        libvirt.stuck = False
+        assert await trying
+    assert watch.alarms.of(UUID) is None
+
+
+async def test_what_is_said_of_a_guest_is_what_was_seen(watch: Watch, libvirt: Libvirt) -> None:
+    assert await watch.see_it_run_on(UUID, JOB) == RUNS_ON
+    libvirt.busy = True
+    assert "not known yet" in await watch.see_it_run_on(UUID, JOB)
+    libvirt.answers = False
+    assert "not known" in await watch.see_it_run_on(UUID, JOB)
+    libvirt.answers, libvirt.busy, libvirt.gone = True, False, True
+    assert await watch.see_it_run_on(UUID, JOB) == ""
+    assert watch.alarms.of(UUID) is None
