@@ -15,6 +15,7 @@
     │   ├── AmbiguousVm                  ambiguous-vm      (with the candidates)
     │   ├── VmNotRunning                 vm-not-running
     │   ├── AlreadyDumping               already-dumping
+    │   ├── VmNotResponding              vm-not-responding (its QEMU hangs; a HypervisorError, too)
     │   └── DomainBusy                   domain-busy       (somebody else's job)
     ├── NothingToDump                    nothing-to-dump
     ├── IdempotencyKeyReused             idempotency-key-reused
@@ -115,7 +116,7 @@ class RequestError(MemoryDumpsError):
 
 
 class VmError(MemoryDumpsError):
-    """One named VM is at fault. ``vm`` is the name as it was given."""
+    """One named VM is at fault. ``vm`` is the name as it was given; ``called``, of those that know it, what people call it."""
 
     def __init__(self, vm: str, message: str) -> None:
         super().__init__(message)
@@ -147,8 +148,10 @@ class VmNotRunning(VmError):
 
     code = "vm-not-running"
 
-    def __init__(self, vm: str, state: str) -> None:
-        super().__init__(vm, f"{vm} is not running (its state is {state}), so it has no memory to capture. Start it first.")
+    def __init__(self, vm: str, state: str, called: str = "") -> None:
+        super().__init__(
+            vm, f"{called or vm} is not running (its state is {state}), so it has no memory to capture. Start it first."
+        )
         self.state = state
 
 
@@ -157,8 +160,8 @@ class AlreadyDumping(VmError):
 
     code = "already-dumping"
 
-    def __init__(self, vm: str, job_id: str) -> None:
-        super().__init__(vm, f"{vm} is being dumped already (job {job_id}). Wait for that job, or cancel it.")
+    def __init__(self, vm: str, job_id: str, called: str = "") -> None:
+        super().__init__(vm, f"{called or vm} is being dumped already (job {job_id}). Wait for that job, or cancel it.")
         self.job_id = job_id
 
 
@@ -167,8 +170,8 @@ class DomainBusy(VmError):
 
     code = "domain-busy"
 
-    def __init__(self, vm: str, operation: str) -> None:
-        super().__init__(vm, f"{vm} is busy: libvirt reports a running job ({operation}). Try again when it has ended.")
+    def __init__(self, vm: str, operation: str, called: str = "") -> None:
+        super().__init__(vm, f"{called or vm} is busy: libvirt reports a running job ({operation}). Try again when it has ended.")
         self.operation = operation
 
 
@@ -238,8 +241,21 @@ class HypervisorNotResponding(HypervisorError):
     code = "hypervisor-not-responding"
 
     def __init__(self, uri: str) -> None:
-        super().__init__(f"libvirt at {uri} does not answer. Its daemon may hang; what is shown is what was known last.")
+        super().__init__(f"libvirt at {uri} does not answer. Its daemon may hang: look after libvirtd, or start it anew.")
         self.uri = uri
+
+
+class VmNotResponding(VmError, HypervisorError):
+    """libvirt answers, but one VM's QEMU does not, and so no question about that VM is answered."""
+
+    code = "vm-not-responding"
+
+    def __init__(self, vm: str, called: str = "") -> None:
+        super().__init__(
+            vm,
+            f"{called or vm} cannot be asked: libvirt answers, but its QEMU does not. Look after that QEMU process on the "
+            "hypervisor, which hangs or is stopped; when it goes on, try again.",
+        )
 
 
 class HypervisorRefused(HypervisorError):
@@ -330,20 +346,23 @@ class HostMemoryShort(CaptureError):
 
 
 class NoSpace(CaptureError):
-    """The dump's worst case does not fit. ``needed_bytes`` is what was to be reserved."""
+    """The dump's worst case does not fit. ``needed_bytes`` is what was to be reserved, ``taken_bytes`` what other dumps that
+    are under way have reserved, and may give back."""
 
     code = "no-space"
 
-    def __init__(self, directory: str, needed_bytes: int, free_bytes: int) -> None:
+    def __init__(self, directory: str, needed_bytes: int, free_bytes: int, taken_bytes: int = 0) -> None:
+        taken = f", and {taken_bytes / 2**30:.2f} GiB are reserved by dumps under way" if taken_bytes else ""
         super().__init__(
             f"Not enough room in {directory}: a dump of this VM may need {needed_bytes / 2**30:.2f} GiB, "
-            f"{free_bytes / 2**30:.2f} GiB are free and not reserved.",
-            "Free some room, or use another DUMP_DIR.",
+            f"{free_bytes / 2**30:.2f} GiB are free and not reserved{taken}.",
+            f"{'Try again when they have ended, free' if taken else 'Free'} some room, or use another DUMP_DIR.",
             RUNS_ON,
         )
         self.directory = directory
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+        self.taken_bytes = taken_bytes
 
 
 class DumpDirUnusable(CaptureError):

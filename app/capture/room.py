@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 from pathlib import Path
 
 from app.errors import DumpDirUnusable, NoSpace
+from app.evidence import PARTIAL
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -17,6 +20,29 @@ def free_bytes(folder: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
+def taken_bytes(folder: Path, but: int) -> int:
+    """What dumps that are under way have reserved in ``folder``, but the one that ``but`` is the descriptor of."""
+    own, taken = os.fstat(but), 0
+    for partial in folder.glob(f"*{PARTIAL}"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is somebody else's
+            found = partial.stat()
+            if not os.path.samestat(own, found) and _is_locked(partial):
+                taken += found.st_blocks * 512
+    return taken
+
+
+def _is_locked(partial: Path) -> bool:
+    """Whether a capture that lives is writing there."""
+    descriptor = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def reserve(descriptor: int, folder: Path, size_bytes: int, *, already_bytes: int = 0) -> None:
     """Take room for ``size_bytes`` of an open file in ``folder``, of which ``already_bytes`` are taken.
 
@@ -25,10 +51,10 @@ def reserve(descriptor: int, folder: Path, size_bytes: int, *, already_bytes: in
     """
     try:
         if size_bytes - already_bytes > free_bytes(folder):
-            raise NoSpace(str(folder), size_bytes, free_bytes(folder))
+            raise NoSpace(str(folder), size_bytes, free_bytes(folder), taken_bytes(folder, descriptor))
         os.posix_fallocate(descriptor, 0, size_bytes)
     except OSError as error:
         os.ftruncate(descriptor, already_bytes)
         if error.errno in FULL | {errno.EFBIG}:
-            raise NoSpace(str(folder), size_bytes, free_bytes(folder)) from error
+            raise NoSpace(str(folder), size_bytes, free_bytes(folder), taken_bytes(folder, descriptor)) from error
         raise DumpDirUnusable(f"Room in {folder} cannot be reserved: {error.strerror}. The guest was not touched.") from error

@@ -1,7 +1,8 @@
 """libvirt, as the service sees it: connect, keep an inventory by libvirt's events, ask and resume.
 
-libvirt is C and its daemon can hang. So every call is waited for only so long; what the service answers comes from what
-is known, and ``status`` says whether that is fresh. Events only mark what has to be looked at again. A daemon that is
+libvirt is C and its daemon can hang; so can a single QEMU, and then only what enters that domain does (``domaincalls``). So
+every call is waited for only so long; what the service answers comes from what is known, and ``status`` says whether that is
+fresh. Events only mark what has to be looked at again. A daemon that is
 gone or silent is noticed by libvirt's keepalive, and the connection is made anew, for ever.
 """
 
@@ -12,15 +13,22 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import libvirt
 import structlog
 
 from app.downtime import Downtime
-from app.errors import HypervisorNotResponding, HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
+from app.errors import (
+    HypervisorNotResponding,
+    HypervisorRefused,
+    HypervisorUnreachable,
+    MemoryDumpsError,
+    VmNotResponding,
+)
 from app.hypervisor import calls
-from app.hypervisor.calls import Standing
+from app.hypervisor.calls import DUMP, Standing
+from app.hypervisor.domaincalls import DomainCalls
 from app.model import Domain, HypervisorStatus, Link
 
 T = TypeVar("T")
@@ -28,7 +36,10 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 _CALL_SEC = 3.0
+_DOMAIN_CALL_SEC = 5.0  # libvirt may have to be connected to first
 _CONNECT_SEC = 5.0
+_INSIDE_THIS_PROCESS = ("test:", "qemu:///embed")
+"""Drivers without a daemon: what one connection knows another need not know."""
 _FIRST_RETRY_SEC, _LAST_RETRY_SEC = 0.5, 5.0
 _ENDS_SEC, _ENDS_TRIES = 10.0, 100
 
@@ -45,6 +56,8 @@ class Hypervisor:
         self._status_changed = status_changed
         self._loop = asyncio.get_running_loop()
         self._connection: libvirt.virConnect | None = None
+        self._domain_calls = DomainCalls(uri)
+        self._unanswered: dict[str, asyncio.Future[Any]] = {}
         self._closed = asyncio.Event()
         self._closed_by_silence = False
         self._error: MemoryDumpsError | None = None
@@ -65,8 +78,11 @@ class Hypervisor:
             raise HypervisorUnreachable(self.uri, "the connection is being made")
 
     async def foreign_job(self, uuid: str) -> str | None:
-        """What libvirt does with the domain right now (``migration out``, ``backup`` …), or None. Raises ``HypervisorError``."""
-        return await self._call(functools.partial(calls.foreign_job, self._connected(), uuid))
+        """What libvirt does with the domain right now (``migration out``, ``backup`` …), or None.
+
+        Raises ``HypervisorError``; that is ``VmNotResponding`` where it is not libvirt that hangs, but the domain's QEMU.
+        """
+        return await self._enter(uuid, lambda connection: calls.foreign_job(connection, uuid))
 
     async def resume_left_paused(self, dumped: str = "") -> Standing:
         """Resume every guest that stands still because of a dump that nobody is making any more.
@@ -76,7 +92,18 @@ class Hypervisor:
         or takes the live dump for a migration; but while a job is on (a real one has one) it is left alone. Raises
         ``HypervisorError``.
         """
-        return await self._call(functools.partial(calls.resume_left_paused, self._connected(), dumped))
+        left = await self._call(functools.partial(calls.left_paused, self._connected(), dumped))
+        resumed, stuck = [], {}
+        for uuid, name in left.items():
+            try:
+                why = await self._enter(uuid, functools.partial(calls.resume_left, uuid=uuid, dumped=dumped))
+            except VmNotResponding as error:
+                why = str(error).rstrip(".")
+            if why:
+                stuck[uuid] = f"{name} stands still after a dump, and could not be resumed: {why}."
+            elif why is not None:
+                resumed.append(name)
+        return Standing(tuple(resumed), stuck)
 
     async def idle(self, uuid: str) -> bool:
         """Whether libvirt does nothing with the domain any more, after waiting a while for a dump that broke off to end.
@@ -94,7 +121,7 @@ class Hypervisor:
 
         Raises ``HypervisorError``.
         """
-        return await self._call(functools.partial(calls.set_downtime, self._connected(), wanted))
+        return await self._enter(wanted.uuid, lambda connection: calls.set_downtime(connection, wanted))
 
     async def follow(self, connected: Callable[[], None]) -> None:
         """Connect, keep the inventory, connect again: until cancelled. ``connected`` is called after each connection."""
@@ -140,7 +167,7 @@ class Hypervisor:
         connection, self._connection = self._connection, None
         if connection is not None:
             closing = calls.on_libvirts_thread(functools.partial(calls.close_connection, connection))
-            await asyncio.wait({closing}, timeout=1.0)
+            await asyncio.wait({closing, calls.on_libvirts_thread(self._domain_calls.close)}, timeout=1.0)
 
     def _lost(self, error: MemoryDumpsError) -> None:
         self._error = error
@@ -172,6 +199,33 @@ class Hypervisor:
             self._lost(error)
             future.add_done_callback(self._answered_late)
             raise error
+        return self._result(future)
+
+    async def _enter(self, uuid: str, function: Callable[[libvirt.virConnect], T]) -> T:
+        """``function``, which may wait for that domain, and so keeps nobody else waiting.
+
+        While one call waits for a domain no other is made. Raises ``VmNotResponding`` if libvirt itself answers meanwhile;
+        else as ``_call``.
+        """
+        connection = self._connected()
+        if self.uri.startswith(_INSIDE_THIS_PROCESS):
+            return await self._call(functools.partial(function, connection))
+        if uuid not in self._unanswered:
+            future = self._domain_calls.begin(function)
+            done, _ = await asyncio.wait({future}, timeout=_DOMAIN_CALL_SEC)
+            if done:
+                return self._result(future)
+            self._unanswered[uuid] = future
+            future.add_done_callback(lambda ended: self._answered(uuid, ended))
+        await self._call(connection.getLibVersion)
+        raise VmNotResponding(self._domains[uuid].name if uuid in self._domains else uuid)
+
+    def _answered(self, uuid: str, future: asyncio.Future[Any]) -> None:
+        self._unanswered.pop(uuid, None)
+        if not future.cancelled() and (error := future.exception()) is not None:
+            log.info("domain_call_ended_late", uuid=uuid, message=str(error))
+
+    def _result(self, future: asyncio.Future[T]) -> T:
         try:
             return future.result()
         except libvirt.libvirtError as error:
@@ -239,4 +293,4 @@ class Hypervisor:
             self._domains_changed()
 
 
-__all__ = ["Hypervisor", "Standing"]
+__all__ = ["DUMP", "Hypervisor", "Standing"]

@@ -1,8 +1,9 @@
-"""Every call to libvirt that the service makes, and the one thread that makes them all.
+"""Every call to libvirt that the service makes, and the threads that libvirt needs.
 
-``libvirtaio`` is not safe from other threads, and libvirt calls it from whichever thread makes a call. So one thread of this
-room's own has an event loop with ``libvirtaio`` and makes every call (docs/decisions/0003); the service's loop only hands
-over and waits. What stands below ``on_libvirts_thread`` runs there, blocks, and raises ``libvirt.libvirtError``.
+libvirt's own event loop turns on one thread; whatever waits for libvirtd alone is called on another, one after the other; what
+enters a domain, whose QEMU can hang, on a thread of its own (``domaincalls``, docs/decisions/0003). The service's loop only
+hands over and waits. What stands below ``on_libvirts_thread`` blocks, and raises ``libvirt.libvirtError``; ``foreign_job``,
+``resume_left`` and ``set_downtime`` enter the domain.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import libvirt
-import libvirtaio
 
 from app.downtime import Downtime
 from app.errors import HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
@@ -55,6 +55,7 @@ _OPERATIONS = {
     8: "dump",
     9: "backup",
 }
+DUMP = _OPERATIONS[8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,19 @@ class Standing:
 
 @functools.cache
 def libvirts_loop() -> asyncio.AbstractEventLoop:
-    """The loop of libvirt's thread, started at the first use. The thread is a daemon: a call that hangs in libvirt must
-    not keep the process."""
+    """The loop of libvirt's thread, started at the first use, after libvirt's events. The threads are daemons: a call that
+    hangs in libvirt must not keep the process."""
     libvirt.registerErrorHandler(lambda _context, _error: None, None)  # its words reach us as exceptions
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_turn, name="libvirt-events", daemon=True).start()
     loop = asyncio.new_event_loop()
-    libvirtaio.virEventRegisterAsyncIOImpl(loop=loop)
     threading.Thread(target=loop.run_forever, name="libvirt", daemon=True).start()
     return loop
+
+
+def _turn() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
 
 
 def on_libvirts_thread(function: Callable[[], T]) -> asyncio.Future[T]:
@@ -154,26 +161,52 @@ def foreign_job(connection: libvirt.virConnect, uuid: str) -> str | None:
         if error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
             return None
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
-            return _OPERATIONS[8]  # one that broke off and has not ended yet: "dump query failed"
+            return DUMP  # one that broke off and has not ended yet: "dump query failed"
         raise
     if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
         return None
     return _OPERATIONS.get(stats.get("operation", 0), "unknown operation")
 
 
-def resume_left_paused(connection: libvirt.virConnect, dumped: str) -> Standing:
-    resumed, stuck = [], {}
+def left_paused(connection: libvirt.virConnect, dumped: str) -> dict[str, str]:
+    """The names, by uuid, of the domains that may stand still because of a dump. Waits for no domain."""
+    found = {}
     for raw in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED):
-        state, reason = raw.state()
-        reasons = _LEFT_BY_A_DUMP if raw.UUIDString() == dumped else (libvirt.VIR_DOMAIN_PAUSED_DUMP,)
-        left = state == libvirt.VIR_DOMAIN_PAUSED and reason in reasons
-        if left and foreign_job(connection, raw.UUIDString()) is None:
-            try:
-                raw.resume()
-                resumed.append(raw.name())
-            except libvirt.libvirtError as error:
-                stuck[raw.UUIDString()] = f"{raw.name()} stands still after a dump, and could not be resumed: {error}."
-    return Standing(tuple(resumed), stuck)
+        try:
+            if _is_left(raw, dumped):
+                found[raw.UUIDString()] = raw.name()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+    return found
+
+
+def resume_left(connection: libvirt.virConnect, uuid: str, dumped: str) -> str | None:
+    """Resume a domain that was left so, and on which nobody works. "" if that was done, why it could not be, or None if there
+    is nothing to do."""
+    try:
+        raw = connection.lookupByUUIDString(uuid)
+        if not _is_left(raw, dumped) or foreign_job(connection, uuid) is not None:
+            return None
+        raw.resume()
+    except libvirt.libvirtError as error:
+        return str(error) if _is_there(connection, uuid) else None
+    return ""
+
+
+def _is_left(raw: libvirt.virDomain, dumped: str) -> bool:
+    state, reason = raw.state()
+    reasons = _LEFT_BY_A_DUMP if raw.UUIDString() == dumped else (libvirt.VIR_DOMAIN_PAUSED_DUMP,)
+    return state == libvirt.VIR_DOMAIN_PAUSED and reason in reasons
+
+
+def _is_there(connection: libvirt.virConnect, uuid: str) -> bool:
+    try:
+        return bool(connection.lookupByUUIDString(uuid).isActive())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:  # a transient domain is not known any more
+            return False
+        raise
 
 
 def set_downtime(connection: libvirt.virConnect, wanted: Downtime) -> bool:

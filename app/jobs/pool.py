@@ -14,8 +14,18 @@ import uuid_utils
 
 from app.changes import Changes
 from app.config import MAX_WAITING, Settings
-from app.errors import AlreadyDumping, DomainBusy, NothingToDump, StateError, TooManyWaiting, VmError, VmErrors, VmNotRunning
-from app.hypervisor import Hypervisor
+from app.errors import (
+    AlreadyDumping,
+    DomainBusy,
+    NothingToDump,
+    StateError,
+    TooManyWaiting,
+    VmError,
+    VmErrors,
+    VmNotResponding,
+    VmNotRunning,
+)
+from app.hypervisor import DUMP, Hypervisor
 from app.jobs.alarms import Alarms
 from app.jobs.journal import Claim, Journal, activity_now
 from app.jobs.recorder import Recorder
@@ -145,20 +155,46 @@ class Pool:
         return tuple(found.values())
 
     async def _everything(self) -> tuple[Domain, ...]:
+        """Every running VM that nobody dumps, be it we or somebody else. One whose QEMU hangs is left out, and told.
+
+        Raises ``VmErrors`` for those that are busy with something else, ``NothingToDump``.
+        """
         dumping = set(self._dumping())
-        domains = [domain for domain in self._hypervisor.domains() if domain.active and domain.uuid not in dumping]
-        if not domains:
+        found: list[Domain] = []
+        faults: list[VmError] = []
+        hanging: list[VmError] = []
+        for domain in self._hypervisor.domains():
+            if not domain.active or domain.uuid in dumping:
+                continue
+            try:
+                await self._check(domain.vmid or domain.uuid, domain)
+                found.append(domain)
+            except VmNotResponding as error:
+                hanging.append(error)
+            except VmError as error:
+                if not (isinstance(error, DomainBusy) and error.operation == DUMP):
+                    faults.append(error)
+        if faults or (hanging and not found):
+            raise VmErrors(faults or hanging)
+        if not found:
             raise NothingToDump
-        return await self._named([domain.uuid for domain in domains])
+        for each in hanging:
+            await self._journal.tell(activity_now("warning", each.code, f"Left out of a dump of all VMs: {each}"))
+        return tuple(found)
 
     async def _check(self, vm: str, domain: Domain) -> None:
         """Raises the ``VmError`` that keeps this VM from being dumped now."""
+        called = f"{domain.name} (vmid {domain.vmid})" if domain.vmid else domain.name
         if not domain.active:
-            raise VmNotRunning(vm, domain.state)
+            raise VmNotRunning(vm, domain.state, called)
         if (job_id := self._dumping().get(domain.uuid)) is not None:
-            raise AlreadyDumping(vm, job_id)
-        if (operation := await self._hypervisor.foreign_job(domain.uuid)) is not None:
-            raise DomainBusy(vm, operation)
+            raise AlreadyDumping(vm, job_id, called)
+        try:
+            operation = await self._hypervisor.foreign_job(domain.uuid)
+        except VmNotResponding:
+            raise VmNotResponding(vm, called) from None
+        if operation is not None:
+            raise DomainBusy(vm, operation, called)
 
     def _dumping(self) -> dict[str, str]:
         """Which VMs are being dumped or wait for it, and by which job."""

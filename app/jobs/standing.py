@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.errors import RUNS_ON, HypervisorError
+from app.errors import RUNS_ON, HypervisorError, VmNotResponding
 from app.hypervisor import Hypervisor
 from app.jobs.alarms import Alarms
 from app.jobs.journal import Journal, activity_now
@@ -82,6 +82,8 @@ class Watch:
             settled = False
             try:
                 settled = await self.resume(uuid, _AT_ONCE_SEC)
+            except VmNotResponding as error:  # its alarm is on; the others get their turn
+                log.warning("guest_state_unknown", uuid=uuid, code=error.code, message=str(error))
             finally:
                 if not settled:
                     debts.fall_due(uuid)

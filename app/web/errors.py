@@ -36,6 +36,7 @@ STATUS: Mapping[str, int] = {
     "vm-not-running": 409,
     "already-dumping": 409,
     "domain-busy": 409,
+    "vm-not-responding": 409,
     "nothing-to-dump": 409,
     "idempotency-key-reused": 409,
     "body-too-large": 413,

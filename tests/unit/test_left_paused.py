@@ -8,8 +8,7 @@ from typing import Any, cast
 import libvirt
 import pytest
 
-from app.hypervisor import Standing
-from app.hypervisor.calls import resume_left_paused
+from app.hypervisor.calls import left_paused, resume_left
 
 UUID = "a3090414-a879-482f-852d-f2fd8e7300e5"
 REASONS = {
@@ -59,8 +58,12 @@ class Connection:
 
 
 def resumed(raw: Raw, dumped: str = "") -> bool:
-    standing = resume_left_paused(cast(Any, Connection(raw)), dumped)
-    assert standing == Standing(("vm-web-01",) if raw.resumed else (), {})
+    """Whether the service finds and resumes it; it looks once more at the moment of resuming."""
+    connection = cast(Any, Connection(raw))
+    found = left_paused(connection, dumped)
+    said = resume_left(connection, UUID, dumped)
+    assert said == ("" if raw.resumed else None)
+    assert found == ({UUID: "vm-web-01"} if raw.resumed or (found and raw.job) else {})
     return bool(raw.resumed)
 
 

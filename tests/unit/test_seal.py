@@ -165,6 +165,16 @@ def test_room_that_is_not_there_is_missed_before_anything_is_written(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_room_that_other_dumps_have_reserved_is_told_apart(tmp_path: Path) -> None:
+    stat = os.statvfs(tmp_path)
+    (tmp_path / "9_9.mem.gz.partial").write_bytes(bytes(3 * RESERVE))  # nobody writes it any more
+    with Seal(tmp_path, "102", 1, codec("gzip"), RESERVE), pytest.raises(NoSpace) as caught:
+        Seal(tmp_path, "101", 1, codec("gzip"), stat.f_blocks * stat.f_frsize * 2)
+    assert RESERVE <= caught.value.taken_bytes < 2 * RESERVE
+    assert "reserved by dumps under way" in str(caught.value)
+    assert "Try again when they have ended" in str(caught.value)
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DumpDirUnusable, match="gone"):
         Seal(tmp_path / "gone", "101", 1, codec("gzip"), RESERVE)
