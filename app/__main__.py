@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from app.ownpython import hand_over
+
+hand_over()
+
 import asyncio
 import contextlib
 import os

@@ -143,7 +143,7 @@ class _Parts:
             self.settings.libvirt_uri, domains_changed=self._domains_changed, status_changed=self._hypervisor_changed
         )
         self.inventory = Inventory(self.hypervisor, self.index, self.alarms, self.changes)
-        self.recorder = Recorder(foundation.state, self.index, self.inventory, self.changes)
+        self.recorder = Recorder(foundation.state, self.index, self.inventory, self.journal, self.changes)
         self.pool = Pool(self.settings, self.hypervisor, self.journal, self.recorder, self.alarms, self.changes)
         self._tasks: set[asyncio.Task[Any]] = set()
 

@@ -181,7 +181,7 @@ class VmErrors(MemoryDumpsError):
     code = "vms-invalid"
 
     def __init__(self, errors: Sequence[VmError]) -> None:
-        super().__init__(" ".join(str(error) for error in errors))
+        super().__init__(" ".join(dict.fromkeys(str(error) for error in errors)))
         self.errors = tuple(errors)
 
 
@@ -224,13 +224,27 @@ class HypervisorError(MemoryDumpsError):
     """libvirt cannot serve us."""
 
 
+_DRIVERS = frozenset(
+    {"bhyve", "ch", "esx", "gsx", "hyperv", "lxc", "openvz", "qemu", "test", "vbox", "vmwareplayer", "vmwarews", "vpx", "vz", "xen"}
+)
+"""What a libvirt URI begins with; an alias of ``libvirt.conf`` may be called otherwise."""
+
+
 class HypervisorUnreachable(HypervisorError):
     """No connection to libvirt."""
 
     code = "hypervisor-unreachable"
 
     def __init__(self, uri: str, cause: str) -> None:
-        super().__init__(f"libvirt at {uri} cannot be reached: {cause}. Check that libvirtd runs and that this user may connect.")
+        wrong = uri.partition(":")[0].partition("+")[0] not in _DRIVERS or "in URL" in cause or "parse URI" in cause
+        super().__init__(
+            f"libvirt at {uri} cannot be reached: {cause}. "
+            + (
+                "That URI looks wrong: set LIBVIRT_URI or --uri to one such as qemu:///system."
+                if wrong
+                else "Check that libvirtd runs and that this user may connect."
+            )
+        )
         self.uri = uri
         self.cause = cause
 

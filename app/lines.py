@@ -67,7 +67,7 @@ class SealedLine(_Line, frozen=True, kw_only=True, tag="sealed"):
     manifest: Manifest
 
 
-class FailedLine(_Line, frozen=True, kw_only=True, tag="failed"):
+class FailedLine(_Line, frozen=True, kw_only=True, omit_defaults=True, tag="failed"):
     """No dump came of it. ``guest``: the end of ``message``, if that is what was seen of the guest."""
 
     code: str

@@ -17,22 +17,18 @@ if __name__ == "__main__":
 
 import argparse
 import getpass
-import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent.parent
-_OWN_PYTHON = _ROOT / ".venv" / "bin" / "python"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-if importlib.util.find_spec("msgspec") is None and _OWN_PYTHON.exists() and Path(sys.prefix) != _ROOT / ".venv":
-    # The system's Python has not what this needs; the project's own environment has.
-    os.execv(_OWN_PYTHON, [str(_OWN_PYTHON), *sys.argv])  # noqa: S606 - a fixed program, no shell
+from app.ownpython import hand_over
 
-sys.path.insert(0, str(_ROOT))
+hand_over()
 
 from app.capture import Connection, Order, Patience, Report, capture, connect
 from app.capture.allowance import first_to_be_killed
@@ -139,12 +135,19 @@ def run(request: Request, patience: Patience, tell: Callable[[Line], None]) -> i
     return _worst(codes)
 
 
-def _wanted(request: Request, connection: Connection) -> Iterator[tuple[str, str]]:
-    """What each VM is called in the lines, and what names it."""
-    if request.vms:
-        yield from ((vm, vm) for vm in dict.fromkeys(request.vms))
-    else:
-        yield from ((domain.vmid, domain.uuid) for domain in connection.active())
+def _wanted(request: Request, connection: Connection) -> list[tuple[str, str]]:
+    """What each VM is called in the lines, and what names it; a VM that is named twice, each time in another way, once."""
+    if not request.vms:
+        return [(domain.vmid, domain.uuid) for domain in connection.active()]
+    if len(request.vms) == 1:
+        return [(request.vms[0], request.vms[0])]
+    found: dict[str, str] = {}
+    for vm in request.vms:
+        try:
+            found.setdefault(connection.named(vm).uuid, vm)
+        except MemoryDumpsError:  # the attempt to capture it says so
+            found.setdefault(vm, vm)
+    return [(vm, name) for name, vm in found.items()]
 
 
 def _one(request: Request, connection: Connection, label: str, vm: str, patience: Patience, tell: Callable[[Line], None]) -> int:
@@ -222,8 +225,7 @@ def parse(arguments: list[str]) -> Request:
     given = parser.parse_args(arguments)
     if bool(given.vms) == given.all:
         parser.error("name the VMs or say --all, not both" if given.all else "name the VMs, or say --all")
-    if given.timeout_sec < 0 or not 1 <= (given.max_pause_ms or 1) <= MOST_PAUSE_MS:
-        parser.error(f"--timeout-sec must not be negative, --max-pause-ms from 1 to {MOST_PAUSE_MS}")
+    _check_values(parser, given)
     codec(given.compression, given.level)
     if given.dump_dir is None and "DUMP_DIR" not in os.environ:
         settings.dump_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the default folder; a named one must be there
@@ -243,6 +245,15 @@ def parse(arguments: list[str]) -> Request:
         json=given.json,
         record=not given.no_record,
     )
+
+
+def _check_values(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    if not all(vm.strip() for vm in given.vms):
+        parser.error("a VM's name is empty")
+    if not given.timeout_sec >= 0:
+        parser.error("--timeout-sec must be 0 (no limit) or more")
+    if given.max_pause_ms is not None and not 1 <= given.max_pause_ms <= MOST_PAUSE_MS:
+        parser.error(f"--max-pause-ms must be from 1 to {MOST_PAUSE_MS}")
 
 
 if __name__ == "__main__":

@@ -138,6 +138,10 @@ class Connection:
             raise DomainBusy(domain.name, "not of this capture")
         return guest
 
+    def named(self, wanted: str) -> Domain:
+        """The domain that ``wanted`` names, whether it runs or not. Raises ``VmUnknown`` or ``AmbiguousVm``."""
+        return self.call(functools.partial(self._find, wanted))[1]
+
     def active(self) -> list[Domain]:
         """Every domain whose memory can be read, by name."""
         found = self.call(lambda: [self._domain(raw) for raw in self._conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)])

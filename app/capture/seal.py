@@ -8,6 +8,7 @@ lz4 release the GIL on buffers of this size, so the threads do run beside each o
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -236,8 +237,9 @@ def _claim(name: Callable[[int], Path]) -> tuple[int, int]:
             except FileExistsError:
                 pass
             except OSError as error:
+                there = error.errno == errno.ENOENT and dump.parent.is_dir()  # in /proc
                 raise DumpDirUnusable(
-                    f"Dumps cannot be written to {dump.parent}: {error.strerror}. "
+                    f"Dumps cannot be written to {dump.parent}: {'no file can be made there' if there else error.strerror}. "
                     "Make the folder, make it writable, or set DUMP_DIR. The guest was not touched."
                 ) from error
             else:

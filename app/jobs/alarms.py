@@ -53,7 +53,7 @@ class Alarms:
     async def look(self, domains: Iterable[Domain]) -> None:
         """End the alarms of VMs that no longer stand still, or are gone."""
         standing = {domain.uuid for domain in domains if domain.state is DomainState.PAUSED}
-        over = {uuid: "{} no longer stands still." for uuid in self._messages if uuid not in standing}
+        over = {uuid: "{} does not stand still." for uuid in self._messages if uuid not in standing}
         await self._end(over, {domain.uuid: domain.name for domain in domains})
 
     async def end(self, uuid: str, domains: Iterable[Domain]) -> None:

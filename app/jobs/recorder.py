@@ -9,6 +9,7 @@ import structlog
 from app.changes import Changes
 from app.errors import StateError
 from app.jobs.inventory import Inventory
+from app.jobs.journal import Journal, activity_now
 from app.model import Manifest
 from app.records.index import RecordIndex
 from app.state import State
@@ -21,12 +22,14 @@ _LOOK_EVERY_SEC = 0.5
 class Recorder:
     """Adds records to the index and publishes ``record``, ``stats`` and ``vms``."""
 
-    def __init__(self, state: State, index: RecordIndex, inventory: Inventory, changes: Changes) -> None:
+    def __init__(self, state: State, index: RecordIndex, inventory: Inventory, journal: Journal, changes: Changes) -> None:
         self._state = state
         self._index = index
         self._inventory = inventory
+        self._journal = journal
         self._changes = changes
         self._told = 0
+        self._own: set[str] = set()
         self._telling = asyncio.Lock()
 
     async def open(self) -> None:
@@ -35,8 +38,12 @@ class Recorder:
 
     async def record(self, manifest: Manifest) -> None:
         """Commit the record, then tell. Raises ``StateError`` if it cannot be committed; the dump exists all the same."""
-        await self._index.add(manifest)
-        await self.tell_new()
+        self._own.add(manifest.dump_id)
+        try:
+            await self._index.add(manifest)
+            await self.tell_new()
+        finally:
+            self._own.discard(manifest.dump_id)
 
     async def tell_new(self) -> None:
         """Publish every record that is new in the index, whoever wrote it."""
@@ -48,6 +55,10 @@ class Recorder:
             if records:
                 self._changes.publish("stats", await self._index.stats())
                 self._inventory.publish()
+            for record in records:
+                if record.dump_id not in self._own:
+                    message = f"{record.dom} was dumped by hand by {record.operator}."
+                    await self._journal.tell(activity_now("success", "dumped-by-hand", message, dump_id=record.dump_id))
 
     async def watch(self) -> None:
         """Notice what other processes commit to the state file (the command line, by hand): until cancelled."""

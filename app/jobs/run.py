@@ -148,7 +148,7 @@ class Run:
                 self._dump_id = dump_of(Path(line.directory))
                 await self._parts.journal.note_dump(self.job.job_id, self._dump_id)
             case WarningLine():
-                await self._parts.journal.tell(activity_now("warning", line.code, line.message, job=self.job))
+                await self._parts.journal.tell(activity_now("warning", line.code, _about(self.job, line.message), job=self.job))
                 await self._hear_of_guest(line)
                 await self._keep(replace(self.job, warnings=(*self.job.warnings, line.message)))
             case SealedLine():

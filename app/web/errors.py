@@ -135,7 +135,7 @@ def vm_faults(errors: Sequence[VmError]) -> list[dict[str, object]]:
 def _several(errors: Sequence[VmError]) -> ProblemError:
     """The lowest status answers and gives its code; the list names every VM."""
     leading = min(errors, key=lambda error: STATUS[error.code])
-    return ProblemError(leading.code, " ".join(str(error) for error in errors), members={"errors": vm_faults(errors)})
+    return ProblemError(leading.code, str(VmErrors(errors)), members={"errors": vm_faults(errors)})
 
 
 def _vm_fault(error: VmError) -> dict[str, object]:

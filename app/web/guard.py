@@ -87,8 +87,10 @@ def _check_origin(request: web.Request, identity: Identity | None) -> None:
     else:
         allowed = not by_cookie
     if not allowed:
+        script = "" if origin or site else " A script sends an API token instead of the cookie: 'Authorization: Bearer …'."
         raise ProblemError(
-            "origin-not-allowed", f"A request of this kind must come from the service's own page, not from {origin or 'elsewhere'}."
+            "origin-not-allowed",
+            f"A request of this kind must come from the service's own page, not from {origin or 'elsewhere'}.{script}",
         )
 
 

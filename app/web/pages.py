@@ -19,7 +19,7 @@ _OWN_PATH = re.compile(r"/(?!/)[A-Za-z0-9/_.-]{0,200}")
 _FOREVER = "public, max-age=31536000, immutable"
 _CODE_REFUSED = (
     "This login link has been used already, or is older than ten minutes. "
-    "Make a fresh one on the server with: python -m app login-url"
+    "Make a fresh one on the server, in the service's folder, with: .venv/bin/python -m app login-url"
 )
 
 

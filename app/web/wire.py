@@ -32,6 +32,7 @@ from app.model import (
     outcome_of,
     rfc3339,
 )
+from app.web.plain import not_json, plain
 
 MAX_BODY_BYTES = 128 * 1024
 """Room for a thousand VMs by their uuid, twice over."""
@@ -53,7 +54,7 @@ Note = Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00-\x08\x0b\x
 class TriggerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``POST /api/memory-dumps/trigger``: which VMs, and how."""
 
-    vm_ids: Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=255)]], msgspec.Meta(min_length=1)] | None = None
+    vm_ids: list[Annotated[str, msgspec.Meta(min_length=1, max_length=255)]] | None = None
     all: bool | None = None
     mode: Mode | None = None
     compression: Algorithm | None = None
@@ -64,6 +65,8 @@ class TriggerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         if self.vm_ids is not None and self.all:
             raise ValueError("Give either `vm_ids` or `all`, not both")
+        if self.vm_ids == []:
+            raise ValueError("Name at least one VM - at `$.vm_ids`")
         if self.vm_ids is None and not self.all:
             raise ValueError('Give `vm_ids`, a list of VMs, or `"all": true`')
 
@@ -81,7 +84,7 @@ def decode(body: bytes, shape: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise _at_its_place(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The body is not JSON: {error}.", place="$") from None
+        raise RequestError(not_json(body, error), place="$") from None
     json.loads(body, object_pairs_hook=_each_once)
     return decoded
 
@@ -104,11 +107,11 @@ def _at_its_place(message: str) -> RequestError:
     if "matching regex" in what:  # there is one, that of a ``Note``
         what = "Control characters, other than line ends and tabs, cannot be in this text"
     if what.startswith("Invalid enum value") and place in _WORDS:
-        what = f"{what}; there are {', '.join(_WORDS[place])}"
+        what = f"{plain(what)}; there are {', '.join(_WORDS[place])}"
     unknown = _UNKNOWN_FIELD.search(what)
     if unknown:
         place = f"{place}.{unknown['name']}"
-    return RequestError(f"{what} (at {place}).", place=place)
+    return RequestError(f"{plain(what)} (at {place}).", place=place)
 
 
 def number(query: Mapping[str, str], name: str, default: int, *, low: int, high: int) -> int:

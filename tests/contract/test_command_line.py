@@ -163,6 +163,12 @@ def test_a_vm_named_twice_is_captured_once(memdump: CommandLine) -> None:
     assert [line["vm"] for line in of_event(lines, "sealed")] == ["alpha", "beta"]
 
 
+def test_a_vm_named_in_several_ways_is_captured_once(memdump: CommandLine) -> None:
+    code, lines = memdump.json("alpha", ALPHA.uuid, "beta", "1", ALPHA.uuid.upper())
+    assert code == 0
+    assert [line["vm"] for line in of_event(lines, "sealed")] == ["alpha", "beta"]
+
+
 def test_no_record_leaves_the_record_to_somebody_else(memdump: CommandLine) -> None:
     code, lines = memdump.json("--no-record", "alpha")
     assert code == 0
@@ -175,13 +181,25 @@ def test_no_record_leaves_the_record_to_somebody_else(memdump: CommandLine) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--all", "alpha"], ["--mode=fast", "alpha"], ["--level=99", "alpha"], ["--timeout-sec=-1", "alpha"]],
+    [[], ["--all", "alpha"], ["--mode=fast", "alpha"], ["--level=99", "alpha"], ["--timeout-sec=-1", "alpha"], ["alpha", ""]],
 )  # fmt: skip
 def test_exit_2_for_wrong_usage(memdump: CommandLine, arguments: list[str]) -> None:
     code, _, err = memdump.run(*arguments)
     assert code == 2
     assert err
     assert list(memdump.dump_dir.iterdir()) == []
+
+
+def test_a_value_that_is_refused_is_the_only_one_that_is_named(memdump: CommandLine) -> None:
+    _, _, err = memdump.run("--timeout-sec=-1", "alpha")
+    assert "--timeout-sec must be 0" in err
+    assert "--max-pause-ms must" not in err
+
+
+def test_a_folder_in_which_no_file_can_be_made_is_not_said_to_be_missing(memdump: CommandLine) -> None:
+    code, lines = memdump.json("--dump-dir=/proc", "alpha")
+    assert (code, lines[-1]["code"]) == (6, "dump-dir-unusable")
+    assert "/proc: no file can be made there" in lines[-1]["message"]
 
 
 def test_exit_2_for_a_setting_that_makes_no_sense(tmp_path: Path) -> None:
@@ -362,6 +380,22 @@ async def test_a_running_service_tells_of_a_dump_made_by_hand(beside: tuple[Serv
         assert heard["stats"]["stats"]["total_dumps"] == 1
         assert next(vm for vm in heard["vms"]["vms"] if vm["name"] == "alpha")["last_dump"] == manifest["timestamp"]
         assert await api.get(f"{RECORDS}/{manifest['dump_id']}") == manifest
+
+
+async def test_a_dump_made_by_hand_is_in_the_activity_log_and_one_of_the_service_is_not_taken_for_it(
+    beside: tuple[Service, CommandLine],
+) -> None:
+    service, memdump = beside
+    async with Api.of(service) as api:
+        await api.connected()
+        async with api.feed("topics=activity") as feed:
+            await api.dump("alpha")
+            _, lines = memdump.json("--operator=eve", "alpha")
+            await feed.until(lambda message: message["type"] == "activity" and message["activity"]["code"] == "dumped-by-hand")
+        told = [line for line in (await api.get("/api/memory-dumps/activity"))["activity"] if line["code"] == "dumped-by-hand"]
+    assert [(line["message"], line["dump_id"]) for line in told] == [
+        ("alpha was dumped by hand by eve.", lines[-1]["manifest"]["dump_id"])
+    ]
 
 
 async def test_a_dump_without_a_record_gets_one_at_the_next_start(beside: tuple[Service, CommandLine]) -> None:

@@ -49,6 +49,24 @@ def test_a_name_or_value_that_makes_no_sense_ends_the_start_with_one_line_that_n
     assert not (tmp_path / "state").exists()
 
 
+def test_the_example_of_a_url_fits_its_name(tmp_path: Path) -> None:
+    assert "http://127.0.0.1:8181" in refusal(tmp_path, INFLUX_URL="localhost:8181")[1]
+    assert "https://dumps.example.org" in refusal(tmp_path, MEMDUMP_PUBLIC_URL="dumps")[1]
+
+
+def test_a_python_that_lacks_the_packages_hands_over_to_the_projects_own(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        ["/usr/bin/python3", "-m", "app", "serve"],
+        cwd=ROOT,
+        env=service_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "usage: python -m app [login-url]\n"
+
+
 def test_an_open_service_may_only_listen_on_loopback(tmp_path: Path) -> None:
     code, line = refusal(tmp_path, MEMDUMP_AUTH="none", MEMDUMP_HOST="0.0.0.0")  # noqa: S104 - it is refused
     assert (code, "MEMDUMP_AUTH=none" in line) == (2, True)

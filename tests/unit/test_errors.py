@@ -6,7 +6,15 @@ import pytest
 
 from app.capture.domainmemory import refuse_passthrough
 from app.capture.machine import malformed
-from app.errors import CaptureError, LiveNotConverging, LiveNotPossible, WouldPauseTooLong
+from app.errors import (
+    CaptureError,
+    HypervisorUnreachable,
+    LiveNotConverging,
+    LiveNotPossible,
+    VmErrors,
+    VmNotRunning,
+    WouldPauseTooLong,
+)
 
 BUSY = LiveNotConverging("vm-busy-01", 300, "after 30 s and 12 passes its memory still changed")
 STREAM = malformed(16, "a record that is not understood")
@@ -78,3 +86,24 @@ def test_alone_a_failed_live_capture_says_what_would_help() -> None:
     )
     assert str(STREAM).endswith("(0x10). Use the mode 'paused'.")
     assert str(_passed_through()).endswith("while it runs. Use the mode 'paused'. The guest was not touched.")
+
+
+@pytest.mark.parametrize(
+    ("uri", "cause", "is_wrong"),
+    [
+        ("foo", "no connection driver available for URI 'foo' does not include a driver name", True),
+        ("foo:///system", "Failed to connect socket to '/var/run/libvirt/libvirt-sock': No such file or directory", True),
+        ("qemu+foo:///system", "invalid argument: remote_open: transport in URL not recognised", True),
+        ("qemu:///system", "Failed to connect socket to '/var/run/libvirt/libvirt-sock': No such file or directory", False),
+        ("qemu+ssh://kvm-07/system", "Cannot recv data: Connection reset by peer", False),
+    ],
+)
+def test_a_uri_that_is_wrong_is_not_blamed_on_libvirtd(uri: str, cause: str, is_wrong: bool) -> None:
+    text = str(HypervisorUnreachable(uri, cause))
+    assert ("That URI looks wrong" in text) is is_wrong
+    assert ("Check that libvirtd runs" in text) is not is_wrong
+
+
+def test_a_vm_that_is_named_twice_is_told_once() -> None:
+    errors = [VmNotRunning(vm, "shut off", "vm-off-01") for vm in ("vm-off-01", "104")]
+    assert str(VmErrors(errors)) == str(errors[0])

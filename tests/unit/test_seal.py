@@ -173,6 +173,7 @@ def test_room_that_other_dumps_have_reserved_is_told_apart(tmp_path: Path) -> No
     assert RESERVE <= caught.value.taken_bytes < 2 * RESERVE
     assert "reserved by dumps under way" in str(caught.value)
     assert "Try again when they have ended" in str(caught.value)
+    (tmp_path / "9_9.mem.gz.partial").unlink()
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

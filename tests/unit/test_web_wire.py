@@ -65,10 +65,28 @@ def test_a_control_character_is_refused_in_words() -> None:
     assert str(error) == "Control characters, other than line ends and tabs, cannot be in this text (at $.case)."
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"vm_ids":"a"}', "This has to be a list, and it is a text (at $.vm_ids)."),
+        (b'{"vm_ids":[]}', "Name at least one VM (at $.vm_ids)."),
+        (b'{"vm_ids":[""]}', "This is empty (at $.vm_ids[0])."),
+        (b'{"all":1}', "This has to be true or false, and it is a whole number (at $.all)."),
+        (b'{"all":true,"vm_ids":[]}', "Give either `vm_ids` or `all`, not both (at $)."),
+        (b'{"all":true,"max_pause_ms":0}', "This has to be 1 or more (at $.max_pause_ms)."),
+        (b'{"all":true,"case":"' + b"x" * 1001 + b'"}', "This has to have at most 1000 characters (at $.case)."),
+        (b'{"all":true,"disk":1}', "There is no field `disk` in this request (at $.disk)."),
+        (b'{"vm_ids":["\\ud800"]}', "The body holds a text that cannot be: half a surrogate pair, such as \\ud800."),
+    ],
+)
+def test_a_body_that_does_not_fit_is_refused_in_plain_words(body: bytes, text: str) -> None:
+    assert str(refused(body)) == text
+
+
 @pytest.mark.parametrize(("field", "words"), [("mode", "auto, live, paused"), ("compression", "gzip, zstd, lz4, none")])
 def test_a_word_that_there_is_not_is_answered_with_those_that_there_are(field: str, words: str) -> None:
     error = refused(b'{"all":true,"%s":"fast"}' % field.encode())
-    assert str(error) == f"Invalid enum value 'fast'; there are {words} (at $.{field})."
+    assert str(error) == f"There is no 'fast' here; there are {words} (at $.{field})."
 
 
 def test_a_trigger_says_which_vms_and_how() -> None:
