@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,13 +29,27 @@ def stand_in() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def influx(request: pytest.FixtureRequest) -> Influx:
-    """A database that nobody has written to."""
+def influx(request: pytest.FixtureRequest) -> Iterator[Influx]:
+    """A database that nobody has written to. It is deleted afterwards: Core holds no more than five."""
     if url := os.environ.get("TEST_INFLUX_URL"):
-        return Influx(url, _fresh(), os.environ["TEST_INFLUX_TOKEN"])
-    started: StandIn = request.getfixturevalue("stand_in")
-    return Influx(started.url, started.database, started.token)
+        found = Influx(url, _fresh(), os.environ["TEST_INFLUX_TOKEN"])
+    else:
+        started: StandIn = request.getfixturevalue("stand_in")
+        found = Influx(started.url, started.database, started.token)
+    yield found
+    _delete(found)
 
 
 def _fresh() -> str:
     return f"test-{uuid.uuid4().hex}"
+
+
+def _delete(influx: Influx) -> None:
+    address = f"{influx.url.rstrip('/')}/api/v3/configure/database?db={influx.database}&hard_delete_at=now"
+    request = urllib.request.Request(address, method="DELETE", headers={"Authorization": f"Bearer {influx.token}"})  # noqa: S310
+    try:
+        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # the address is the tester's own
+    except urllib.error.HTTPError as answer:
+        with answer:
+            if answer.code != 404:  # the test never wrote to it
+                raise

@@ -12,7 +12,7 @@ its error texts. What surprises there, and is the same here:
   and none may be empty. A measurement ends at NUL, the others may hold it.
 * Tab and newline end a name as a space does, but only spaces separate the parts of a line.
 * ``1.`` and ``.5`` are no numbers, ``1e5`` is; ``NaN`` and infinity are none.
-* Comments and empty lines are not counted: ``line_number`` counts only the lines that remain.
+* After the first field, what does not parse is "trailing content"; a comma after a field may be followed by nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ _CONTEXT_CHARS = 10
 _FLOAT = re.compile(r"-?[0-9]+\.[0-9]+[eE][-+]?[0-9]+|-?[0-9]+[eE][-+]?[0-9]+|-?[0-9]+\.[0-9]+|-?[0-9]+")
 _INTEGER = re.compile(r"(-?[0-9]+)i")
 _UNSIGNED = re.compile(r"([0-9]+)u")
+# Possessive, for Core does not try again either: an escaped quote never ends the string.
+_STRING = re.compile(r'"((?:[^"\\]++|\\["\\]|\\(?!["\\]))*+)"')
+_ESCAPED = re.compile(r'\\(["\\])')
+_SPLITTING = re.compile(r'\\.|[ "=,\n]', re.DOTALL)
 _BOOLEAN = re.compile(r"(true|True|TRUE|t|T)|(false|False|FALSE|f|F)")
 _TIMESTAMP = re.compile(r"-?[0-9]+")
 
@@ -91,7 +95,7 @@ def _decimal(value: float) -> str:
 
 
 def lines(body: str) -> Iterator[Line | Malformed]:
-    """One result for each line that is neither empty nor a comment."""
+    """One result for each line that is neither empty nor a comment, which are not counted."""
     for raw in split(body):
         text = _without_comments(raw)
         if not text:
@@ -103,24 +107,21 @@ def lines(body: str) -> Iterator[Line | Malformed]:
 
 
 def split(body: str) -> Iterator[str]:
-    quoted = in_fields = escaped = False
+    quoted = in_fields = False
     equals = commas = start = 0
-    for at, char in enumerate(body):
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == " ":
-            in_fields = True
-        elif in_fields and char == "=" and not quoted:
-            equals += 1
-        elif in_fields and char == "," and not quoted:
-            commas += 1
-        elif in_fields and char == '"' and equals > commas:
-            quoted = not quoted
-        elif char == "\n" and not quoted:
-            yield body[start:at]
-            start, in_fields, equals, commas = at + 1, False, 0, 0
+    for found in _SPLITTING.finditer(body):
+        match found[0]:
+            case " ":
+                in_fields = True
+            case "=" if in_fields and not quoted:
+                equals += 1
+            case "," if in_fields and not quoted:
+                commas += 1
+            case '"' if in_fields and equals > commas:
+                quoted = not quoted
+            case "\n" if not quoted:
+                yield body[start : found.start()]
+                start, in_fields, equals, commas = found.end(), False, 0, 0
     yield body[start:]
 
 
@@ -236,22 +237,11 @@ class _Reader:
         raise _NoMatch
 
     def _string(self) -> str:
-        at, found = self._at + 1, []
-        while at < len(self._text):
-            char = self._text[at]
-            if char == '"':
-                break
-            if char == "\\" and self._text[at + 1 : at + 2] in ('"', "\\"):
-                at += 1
-                char = self._text[at]
-            found.append(char)
-            at += 1
-        else:
+        if not (found := self._match(_STRING)):
             raise _NoMatch
-        value = "".join(found)
+        value = _ESCAPED.sub(r"\1", found[1])
         if len(value.encode()) > STRING_BYTES_LIMIT:
             raise Malformed("String is greater than 64KB")
-        self._at = at + 1
         return value
 
     def _timestamp(self) -> int | None:

@@ -1,79 +1,81 @@
-"""A server that the official client of InfluxDB 3 takes for InfluxDB 3 Core, in this process or one of its own.
+"""A server that the official client of InfluxDB 3 takes for InfluxDB 3 Core, in this process or one of its own:
 
     python -m tests.influx.stand_in --port 8181 --token secret
 
-One port speaks both protocols, as Core's does: the front looks at the first bytes of each connection, which are
-``PRI * HTTP/2.0`` for gRPC, and passes the connection on to the half that speaks it.
+``tests/influx/__init__.py`` says what is like Core and what is not.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import signal
-import socket
-import struct
-import sys
 import threading
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
-from aiohttp import web
-
 from tests.influx.flight import FlightHalf
+from tests.influx.front import Front, bound
 from tests.influx.store import Store
 from tests.influx.switches import Switches
 from tests.influx.web import HttpHalf
 
-_HTTP2_PREFACE = b"PRI * HTTP/2.0"
-_CHUNK_BYTES = 65_536
-_RESET = struct.pack("ii", 1, 0)
+TOKEN = "stand-in-token"
+PATIENCE_SEC = 10.0
 
 
 class StandIn:
-    """Runs from its making to ``close()``; every switch may be used from any thread and has worked when it returns."""
+    """Runs from its making to ``close()``. Every switch may be used from any thread, and has worked when it returns.
+
+    ``wal_sec`` is how long a write waits to be confirmed, and to be queryable: Core's is 1. ``seed`` decides which of
+    several points with the same tags and time a query sees. ``tags_fixed``: see ``schema.py``.
+    """
 
     def __init__(
         self,
         *,
-        token: str = "stand-in-token",
+        token: str = TOKEN,
         database: str = "vmstats",
         port: int = 0,
         wal_sec: float = 0.0,
         file_limit: int = 432,
         database_limit: int = 5,
+        tags_fixed: bool = True,
         seed: int = 0,
     ) -> None:
         self.token, self.database = token, database
-        self._switches = Switches(token)
-        self._store = Store(file_limit=file_limit, database_limit=database_limit, seed=seed)
-        # Holds the port while the listener is away: bound, but never listening.
-        self._keeper = _bound(port)
+        self._keeper = bound(port)
         self.port: int = self._keeper.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self._switches = Switches(token)
+        self._store = Store(file_limit=file_limit, database_limit=database_limit, tags_fixed=tags_fixed, seed=seed)
         self._flight = FlightHalf(self._store, self._switches)
-        self._front = _Front(self.port, self._flight.port, HttpHalf(self._store, self._switches, wal_sec=wal_sec))
+        self._http = HttpHalf(self._store, self._switches, wal_sec=wal_sec)
+        self._front = Front(self.port, self._flight.port, self._http.application)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="influx-stand-in")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="influx-stand-in")
         self._thread.start()
         self._do(self._front.start())
 
     def down(self) -> None:
-        """Open connections are reset, new ones refused; the port stays ours."""
+        """Open connections are reset and new ones refused; the port stays ours."""
         self._do(self._front.down())
 
+    def crash(self) -> None:
+        """The same, and writes that were not confirmed yet are lost, as after ``kill -9``."""
+        self._do(self._crash())
+
     def up(self) -> None:
-        """Back at the same port, with all that was written."""
+        """Back at the same port, with all that was confirmed."""
         self._do(self._front.up())
 
     def slow(self, seconds: float) -> None:
-        """Every answer comes this much later."""
+        """Every request is carried out at once, but answered only this much later: the client may have given up by then."""
         self._switches.slow_sec = seconds
 
     def failing(self, status: int) -> None:
-        """Every request is answered with this HTTP status, every query with the gRPC code that is nearest to it."""
+        """No request is carried out; writes get this HTTP status, queries the gRPC code that is nearest to it."""
         self._switches.failing_status = status
 
     def refusing(self) -> None:
@@ -85,16 +87,33 @@ class StandIn:
         self._switches.reset()
         self.up()
 
+    @property
+    def requests(self) -> int:
+        """Requests that arrived since the start, of both protocols, answered or not."""
+        return self._switches.requests
+
+    def wait_for_requests(self, count: int) -> None:
+        """Until this many arrived since the start."""
+        if not self._switches.wait_for_requests(count, PATIENCE_SEC):
+            raise TimeoutError(f"{self.requests} of {count} requests arrived")
+
+    def wait_for_points(self, count: int, table: str = "mem_dumps") -> None:
+        """Until this many different points of our database can be queried."""
+        if not self._store.wait_for_points(self.database, table, count, PATIENCE_SEC):
+            raise TimeoutError(f"fewer than {count} points came")
+
     def close(self) -> None:
         if self._loop.is_closed():
             return
-        self._switches.ending.set()
-        self._do(self._front.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._flight.shutdown()
-        self._keeper.close()
+        self._switches.end()
+        try:
+            self._do(self._front.close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._flight.shutdown()
+            self._keeper.close()
 
     def __enter__(self) -> Self:
         return self
@@ -102,101 +121,22 @@ class StandIn:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+    async def _crash(self) -> None:
+        self._http.crash()
+        await self._front.down()
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-class _Front:
-    """The one port. All methods run in the loop's thread."""
-
-    def __init__(self, port: int, flight_port: int, http: HttpHalf) -> None:
-        self._port, self._flight_port = port, flight_port
-        self._runner = web.AppRunner(http.application, handle_signals=False, access_log=None, shutdown_timeout=0)
-        self._http_port = 0
-        self._server: asyncio.Server | None = None
-        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-
-    async def start(self) -> None:
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self._http_port = self._runner.addresses[0][1]
-        await self.up()
-
-    async def up(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._accept, sock=_bound(self._port))
-
-    async def down(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for task, writer in list(self._connections.items()):
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            writer.transport.abort()
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def close(self) -> None:
-        await self.down()
-        await self._runner.cleanup()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections[task] = writer
-        try:
-            await self._serve(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass  # either side went away, or we were told to
-        finally:
-            del self._connections[task]
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        first = b""
-        while len(first) < len(_HTTP2_PREFACE) and _HTTP2_PREFACE.startswith(first):
-            if not (more := await reader.read(_CHUNK_BYTES)):
-                return
-            first += more
-        port = self._flight_port if first.startswith(_HTTP2_PREFACE) else self._http_port
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            inner_writer.write(first)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(_pass_on(reader, inner_writer))
-                both.create_task(_pass_on(inner_reader, writer))
-        except* OSError:
-            pass
-        finally:
-            inner_writer.transport.abort()
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while chunk := await reader.read(_CHUNK_BYTES):
-        writer.write(chunk)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
-
-
-def _bound(port: int) -> socket.socket:
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    made.bind(("127.0.0.1", port))
-    return made
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.influx.stand_in", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.influx.stand_in", description="A stand-in for InfluxDB 3 Core that keeps all in memory, until Ctrl-C."
+    )
     parser.add_argument("--port", type=int, default=8181)
-    parser.add_argument("--token", default="stand-in-token")
-    parser.add_argument("--wal-sec", type=float, default=1.0, help="a confirmed write waits this long for the WAL")
-    parser.add_argument("--file-limit", type=int, default=432)
+    parser.add_argument("--token", default=TOKEN)
+    parser.add_argument("--wal-sec", type=float, default=1.0, help="how long a write waits to be confirmed")
+    parser.add_argument("--file-limit", type=int, default=432, help="Parquet files, each of ten minutes, that a query may touch")
     given = parser.parse_args()
     ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -204,8 +144,6 @@ def main() -> None:
     with StandIn(token=given.token, port=given.port, wal_sec=given.wal_sec, file_limit=given.file_limit) as influx:
         print(influx.url, flush=True)
         ending.wait()
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from influxdb_client_3 import InfluxDBClient3, Point
-from influxdb_client_3.exceptions import InfluxDB3ClientQueryError, InfluxDBError
+from influxdb_client_3.exceptions.exceptions import InfluxDB3ClientQueryError, InfluxDBError
 
 from tests.influx.conftest import Influx
 
@@ -35,7 +35,7 @@ def test_what_is_written_can_be_queried(client: InfluxDBClient3) -> None:
 
 
 def test_before_the_first_write_there_is_no_database(client: InfluxDBClient3) -> None:
-    with pytest.raises(InfluxDB3ClientQueryError, match="(?i)database.*not found"):
+    with pytest.raises(InfluxDB3ClientQueryError, match=r"(?i)database.*not found"):
         client.query("SELECT 1 FROM m")
 
 
@@ -50,5 +50,5 @@ def test_a_wrong_token_neither_writes_nor_reads(influx: Influx) -> None:
         with pytest.raises(InfluxDBError) as refused:
             wrong.write(f"m v=1 {T0}")
         assert refused.value.response.status == 401
-        with pytest.raises(InfluxDB3ClientQueryError, match="(?i)unauthenticated"):
+        with pytest.raises(InfluxDB3ClientQueryError, match=r"(?i)unauthenticated"):
             wrong.query("SELECT * FROM m")

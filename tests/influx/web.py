@@ -1,51 +1,69 @@
-"""The half of the stand-in that speaks HTTP: writing, ``/health``, ``/ping``.
+"""The half of the stand-in that speaks HTTP: writing, deleting a database, ``/health``, ``/ping``.
 
-Paths, statuses and bodies as in ``influxdb3_server/src/http.rs`` of InfluxDB 3 Core.
+Paths, statuses and bodies as in ``influxdb3_server/src/http.rs`` of InfluxDB 3 Core. Two of them matter to whoever writes:
+
+* ``/api/v2/write``, the client's default, never takes a part: one bad line refuses all, and the answer does **not say which**.
+* ``/api/v3/write_lp`` takes the good lines and names the bad ones, with status 400 in spite of what it took. With
+  ``accept_partial=false`` it names the first bad one, under a text that the client 0.21 does not take for a partial write.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
 from aiohttp import web
 
-from tests.influx.store import LineError, Refused, Store
+from tests.influx.precision import AUTO, BY_PARAMETER
+from tests.influx.schema import LineError
+from tests.influx.store import NoDatabase, Refused, Store
 from tests.influx.switches import Switches
 
 VERSION = "3.11.5"
-_UNITS_NS = {
-    "ns": 1, "n": 1, "nanosecond": 1, "u": 10**3, "us": 10**3, "microsecond": 10**3,
-    "ms": 10**6, "millisecond": 10**6, "s": 10**9, "second": 10**9,
-}  # fmt: skip
 _FLAGS = {"true": True, "false": False}
+_V2_CODES = {404: "not found", 413: "request too large"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpHalf:
     def __init__(self, store: Store, switches: Switches, *, wal_sec: float) -> None:
         self._store, self._switches, self._wal_sec = store, switches, wal_sec
         self._flushing: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.application = web.Application(middlewares=[self._guard], client_max_size=10 * 2**20)
         self.application.add_routes(
             [
                 web.post("/api/v2/write", self._write_v2),
                 web.post("/api/v3/write_lp", self._write_v3),
+                web.delete("/api/v3/configure/database", self._delete_database),
                 web.get("/health", self._health),
-                web.get("/ping", self._ping),
-                web.post("/ping", self._ping),
+                web.get("/api/v1/health", self._health),
+                web.route("*", "/ping", self._ping),
             ]
         )
 
+    def crash(self) -> None:
+        """What no flush of the WAL has taken yet is lost, and whoever waits for one waits in vain."""
+        if self._timer is not None and self._flushing is not None:
+            self._timer.cancel()
+            self._flushing.cancel()
+        self._timer = self._flushing = None
+        self._store.forget_pending()
+
     @web.middleware
-    async def _guard(self, request: web.Request, handler: web.Handler) -> web.StreamResponse:  # type: ignore[name-defined]
-        await asyncio.sleep(self._switches.slow_sec)
-        if status := self._switches.failing_status:
-            return web.json_response({"error": f"the stand-in was told to fail with {status}"}, status=status)
-        if not self._switches.admits(request.headers.get("Authorization")):
-            return web.json_response({"error": "the request was not authenticated"}, status=401)
-        response: web.StreamResponse = await handler(request)
-        return response
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._switches.request_arrived()
+        try:
+            if status := self._switches.failing_status:
+                return web.json_response({"error": f"the stand-in was told to fail with {status}"}, status=status)
+            if refusal := self._switches.refusal(request.headers.get("Authorization")):
+                return web.json_response({"error": refusal[1]}, status=refusal[0])
+            return await handler(request)
+        finally:
+            await self._switches.wait_while_slow_async()
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(text="OK")
@@ -54,41 +72,53 @@ class HttpHalf:
         headers = {"x-influxdb-version": VERSION, "x-influxdb-build": "Core"}
         return web.json_response({"version": VERSION, "revision": "stand-in", "process_id": "stand-in"}, headers=headers)
 
+    async def _delete_database(self, request: web.Request) -> web.Response:
+        try:
+            self._store.delete(request.query.get("db", ""))
+        except NoDatabase:
+            return web.Response(text="not found", status=404)
+        return web.Response()
+
     async def _write_v2(self, request: web.Request) -> web.Response:
         try:
-            errors = await self._write(request, request.query["bucket"], request.query.get("precision", "ns"), accept_partial=True)
+            errors = await self._write(request, request.query.get("bucket", ""), "ns", accept_partial=False, no_sync=False)
         except Refused as refused:
-            return web.json_response({"code": "invalid", "message": str(refused)}, status=refused.status)
+            code = _V2_CODES.get(refused.status, "invalid")
+            return web.json_response({"code": code, "message": f"write buffer error: {refused}"}, status=refused.status)
         if errors:
-            return _partial(errors)
+            return web.json_response(
+                {"code": "invalid", "message": "write buffer error: parsing for line protocol failed"}, status=400
+            )
         return web.Response(status=204)
 
     async def _write_v3(self, request: web.Request) -> web.Response:
         try:
-            accept_partial = _flag(request, "accept_partial", True)
-            no_sync = _flag(request, "no_sync", False)
-            errors = await self._write(
-                request, request.query["db"], request.query.get("precision", "ns"), accept_partial=accept_partial, no_sync=no_sync
-            )
+            accept_partial, no_sync = _flag(request, "accept_partial", True), _flag(request, "no_sync", False)
+            errors = await self._write(request, request.query.get("db", ""), "auto", accept_partial=accept_partial, no_sync=no_sync)
         except Refused as refused:
             return web.json_response({"error": str(refused)}, status=refused.status)
-        if errors and not accept_partial:
-            return web.json_response({"error": "line protocol parsing error", "data": asdict(errors[0])}, status=400)
-        if errors:
-            return _partial(errors)
-        return web.Response(status=204)
+        if not errors:
+            return web.Response(status=204)
+        body: dict[str, object]
+        if accept_partial:
+            body = {"error": "partial write of line protocol occurred", "data": [asdict(error) for error in errors]}
+        else:
+            body = {"error": "line protocol parsing error", "data": asdict(errors[0])}
+        return web.json_response(body, status=400)
 
     async def _write(
-        self, request: web.Request, database: str, precision: str, *, accept_partial: bool, no_sync: bool = False
+        self, request: web.Request, database: str, precision: str, *, accept_partial: bool, no_sync: bool
     ) -> list[LineError]:
         try:
-            body = (await _body(request)).decode()
+            body = (await request.read()).decode()  # aiohttp has inflated it
         except UnicodeDecodeError as broken:
             raise Refused(400, f"body content is not valid utf8: {broken}") from None
-        if precision not in _UNITS_NS:
-            raise Refused(400, f"invalid precision: {precision}")
-        unit_ns = _UNITS_NS[precision]
-        errors = self._store.write(database, body, unit_ns=unit_ns, now_ns=time.time_ns(), accept_partial=accept_partial)
+        named = request.query.get("precision", precision)
+        if named not in BY_PARAMETER:
+            raise Refused(400, f"unknown precision: {named}")
+        errors = self._store.write(
+            database, body, precision=BY_PARAMETER.get(named, AUTO), now_ns=time.time_ns(), accept_partial=accept_partial
+        )
         flushed = self._flush_soon()
         if not no_sync:
             await asyncio.shield(flushed)
@@ -99,19 +129,14 @@ class HttpHalf:
         if self._flushing is None:
             loop = asyncio.get_running_loop()
             self._flushing = loop.create_future()
-            loop.call_later(self._wal_sec, self._flush)
+            self._timer = loop.call_later(self._wal_sec, self._flush)
         return self._flushing
 
     def _flush(self) -> None:
-        flushed, self._flushing = self._flushing, None
+        flushed, self._flushing, self._timer = self._flushing, None, None
         self._store.flush()
-        if flushed and not flushed.done():
+        if flushed is not None:
             flushed.set_result(None)
-
-
-async def _body(request: web.Request) -> bytes:
-    # aiohttp has inflated the body already.
-    return await request.read()
 
 
 def _flag(request: web.Request, name: str, default: bool) -> bool:
@@ -121,8 +146,3 @@ def _flag(request: web.Request, name: str, default: bool) -> bool:
     if text not in _FLAGS:
         raise Refused(400, "serde error: provided string was not `true` or `false`")
     return _FLAGS[text]
-
-
-def _partial(errors: list[LineError]) -> web.Response:
-    body = {"error": "partial write of line protocol occurred", "data": [asdict(error) for error in errors]}
-    return web.json_response(body, status=400)
