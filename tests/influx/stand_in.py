@@ -107,7 +107,7 @@ class StandIn:
             return
         self._switches.end()
         try:
-            self._do(self._front.close())
+            self._do(self._end())
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -124,6 +124,10 @@ class StandIn:
     async def _crash(self) -> None:
         self._http.crash()
         await self._front.down()
+
+    async def _end(self) -> None:
+        self._http.end()
+        await self._front.close()
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 
 _SCHEMES = ("Token", "Bearer", "Basic")
@@ -42,10 +41,6 @@ class Switches:
     def wait_while_slow(self) -> None:
         if self.slow_sec:
             self._ending.wait(self.slow_sec)
-
-    async def wait_while_slow_async(self) -> None:
-        if self.slow_sec:
-            await asyncio.sleep(self.slow_sec)
 
     def refusal(self, authorization: str | None) -> tuple[int, str] | None:
         """Status and text for a header that does not do; both of the client's schemes do, ``Token`` and ``Bearer``."""

@@ -10,6 +10,7 @@ Paths, statuses and bodies as in ``influxdb3_server/src/http.rs`` of InfluxDB 3 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -33,6 +34,7 @@ class HttpHalf:
         self._store, self._switches, self._wal_sec = store, switches, wal_sec
         self._flushing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._ending = asyncio.Event()
         self.application = web.Application(middlewares=[self._guard], client_max_size=10 * 2**20)
         self.application.add_routes(
             [
@@ -53,6 +55,11 @@ class HttpHalf:
         self._timer = self._flushing = None
         self._store.forget_pending()
 
+    def end(self) -> None:
+        """Nobody waits any longer."""
+        self.crash()
+        self._ending.set()
+
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._switches.request_arrived()
@@ -63,7 +70,11 @@ class HttpHalf:
                 return web.json_response({"error": refusal[1]}, status=refusal[0])
             return await handler(request)
         finally:
-            await self._switches.wait_while_slow_async()
+            await self._wait_while_slow()
+
+    async def _wait_while_slow(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), self._switches.slow_sec)
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(text="OK")
