@@ -5,7 +5,7 @@ the first write of a column fixes its type, and a line that conflicts is refused
 refused line named before its conflict stay all the same. ``line_number`` counts only lines that are neither empty nor a comment,
 while ``original_line`` is the text of that many physical lines from the top, or a parsed line printed anew; cut to 20 bytes.
 
-``tags_fixed``: up to about 3.1, Core refused a tag that the table's first write did not have; later ones add it as a column.
+``tags_fixed``: earlier versions of Core refused a tag that the table's first write did not have; newer ones add it as a column.
 """
 
 from __future__ import annotations

@@ -112,7 +112,9 @@ class Store:
             for name, table in self._databases[database].items():
                 # Not even the same query twice is sure to see the same version, but with the same seed a test does.
                 rows = table.rows(random.Random(f"{self._seed} {name} {sql}"))  # noqa: S311  # not a secret
-                context.register_record_batches(_quoted(name), [rows.to_batches()])
+                context.register_record_batches(
+                    _quoted(name), [rows.to_batches() or [pa.RecordBatch.from_pylist([], schema=rows.schema)]]
+                )
             held = dict(self._databases[database])
         try:
             frame = context.sql(sql, _READING_ONLY, dict(parameters))
