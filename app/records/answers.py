@@ -23,7 +23,7 @@ _AROUND = re.compile(
 _AFTER = re.compile(r"\.? (?:Detail: (?:Python exception|[A-Z][a-z]+\b)|gRPC client debug context: |Client context: ).*", re.DOTALL)
 _NOT_THERE = re.compile(rf"database not found|database '.*' not found|table '[^']*\b{MEASUREMENT}' not found", re.IGNORECASE)
 _TOO_WIDE = re.compile(r"exceed file limit", re.IGNORECASE)
-_NO_GRPC = re.compile(r"http1\.x server|http2 header with status|Socket closed before", re.IGNORECASE)
+_NO_GRPC = re.compile(r"http1\.x server|failed parsing HTTP/2|http2 header with status: [34]", re.IGNORECASE)
 _BEFORE_3 = re.compile(r"v?[012]\.")
 
 

@@ -44,9 +44,11 @@ MOST_POINTS = 100
 
 _MOST_BYTES = 4 * 2**20
 _THREADS = 2  # one delivers while one pulls
+_GRACE_SEC = 1.0  # a thread whose time is over needs a moment to see it
 _WITHOUT = "none"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT64 = 2**63
+_WINDOW = f'SELECT * FROM "{MEASUREMENT}" WHERE time >= $since AND time < $until ORDER BY time'  # noqa: S608  # a constant
 _GRPC = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),  # the default is two minutes
@@ -77,7 +79,7 @@ class History:
         except pyarrow.ArrowException as error:
             raise HistoryWrongUrl(self._address.url, _words(error)) from error
         self._client.rest_client.timeout = urllib3.Timeout(total=timeout_sec)  # of what has none of its own; else for ever
-        self._met = False
+        self._met = self._closing = False
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="history")
         self._running: set[Future[Any]] = set()
 
@@ -99,9 +101,10 @@ class History:
 
     async def close(self) -> None:
         """Wait for what is under way, no longer than it may take anyway, and leave no thread and no connection."""
-        running = [asyncio.wrap_future(future) for future in list(self._running) if not future.cancel()]
+        self._closing = True
+        running = [asyncio.wrap_future(future) for future in list(self._running)]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), self._timeout_sec)
+            await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), self._timeout_sec + _GRACE_SEC)
         self._end()
 
     def write_now(self, points: Sequence[Point]) -> None:
@@ -113,6 +116,7 @@ class History:
             for first, lines in _batches([line_of(point) for point in points]):
                 refused |= self._send(first, lines, until)
         except (InfluxDB3ClientError, HTTPError) as error:
+            self._met = False
             raise self._http_error(error) from error
         if refused:
             raise HistoryTypeConflict(refused)
@@ -123,10 +127,11 @@ class History:
         try:
             self._meet()
         except (InfluxDB3ClientError, HTTPError) as error:
+            self._met = False
             raise self._http_error(error) from error
         try:
             found = self._client.query(
-                f'SELECT * FROM "{MEASUREMENT}" WHERE time >= $since AND time < $until ORDER BY time LIMIT {limit:d}',  # noqa: S608
+                f"{_WINDOW} LIMIT {limit:d}",
                 query_parameters={"since": _rfc3339(since_ns), "until": _rfc3339(until_ns)},
                 timeout=self._left_sec(until),
             )
@@ -134,16 +139,18 @@ class History:
             failed = self._query_error(error)
             if failed is None:
                 return []
+            self._met = False
             raise failed from error
         return _rows(found)
 
     def close_now(self) -> None:
         """``close`` for a program without an event loop; blocks."""
-        wait([future for future in list(self._running) if not future.cancel()], timeout=self._timeout_sec)
+        self._closing = True
+        wait(list(self._running), timeout=self._timeout_sec + _GRACE_SEC)
         self._end()
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
-        future = self._pool.submit(work)
+        future = self._pool.submit(self._unless_closing, work)
         self._running.add(future)
         future.add_done_callback(self._running.discard)
         try:
@@ -153,12 +160,17 @@ class History:
         except TimeoutError:
             raise self._no_answer() from None
 
+    def _unless_closing(self, work: Callable[[], T]) -> T:
+        if self._closing:
+            raise HistoryFailed("The connection to InfluxDB is being closed.")
+        return work()
+
     def _end(self) -> None:
-        self._pool.shutdown(wait=all(future.done() for future in list(self._running)), cancel_futures=True)
+        self._pool.shutdown(wait=all(future.done() for future in list(self._running)))
         self._client.close()
 
     def _meet(self) -> None:
-        """Once: see that what answers there is InfluxDB 3, for another server may say 200 to whatever is written to it."""
+        """At first, and after each failure, see that what answers is InfluxDB 3: another server may say 200 to any write."""
         if self._met:
             return
         try:
