@@ -223,6 +223,8 @@ class History:
         # Without retries urllib3 raises the cause itself. Its classes overlap: the narrower come first.
         if isinstance(error, NameResolutionError):
             return self._address.no_such_host()
+        if isinstance(error, LocationValueError):
+            return HistoryWrongUrl(self._address.url, _words(error))
         if isinstance(error, NewConnectionError | ProtocolError):
             return HistoryUnreachable(self._address.url, _words(error))
         if isinstance(error, ConnectTimeoutError | ReadTimeoutError):

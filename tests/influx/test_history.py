@@ -396,6 +396,15 @@ async def test_an_unknown_host_is_told(use: Use) -> None:
     await history.close()
 
 
+@either_way
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+async def test_a_host_that_can_be_none_is_told(use: Use, host: str) -> None:
+    history = History(f"http://{host}:8181", "db", None)
+    with pytest.raises(HistoryWrongUrl):
+        use(history)
+    await history.close()
+
+
 async def test_a_server_that_comes_back_is_used_within_seconds(stand_in: StandIn, history: History) -> None:
     """By itself gRPC would wait longer after each try, up to minutes."""
     await history.write([POINT])
