@@ -31,7 +31,8 @@ from app.jobs.recorder import Recorder
 from app.jobs.standing import Watch
 from app.model import Activity, Link
 from app.records.index import SCHEMA as INDEX_SCHEMA
-from app.records.index import RecordIndex
+from app.records.index import RecordIndex, migrate
+from app.records.search import Filters
 from app.state import State, StateLock, lock_state
 from app.web import envelope, errors, guard, keys, live, routes, templates, wire
 from app.web.assets import Assets
@@ -64,7 +65,7 @@ def lay_foundation(settings: Settings) -> Foundation:
     """Take the state directory. Raises ``StateError``, above all ``StateInUse``."""
     lock = lock_state(settings.state_dir)
     try:
-        state = State.open(settings.state_file, *SCHEMAS)
+        state = State.open(settings.state_file, *SCHEMAS, migrate=migrate)
     except BaseException:
         lock.close()
         raise
@@ -85,7 +86,7 @@ def first_lines(foundation: Foundation, url: str) -> Sequence[str]:
 
 def make_login_url(settings: Settings) -> str:
     """A fresh login URL, for the command line; the service may run or not. Raises ``StateError``."""
-    state = State.open(settings.state_file, *SCHEMAS)
+    state = State.open(settings.state_file, *SCHEMAS, migrate=migrate)
     try:
         return _login_url(url_of(settings, settings.port), Access(state, settings.auth).make_login_code())
     finally:
@@ -176,7 +177,7 @@ class _Parts:
     async def _begin_view(self) -> None:
         self.view.begin(
             jobs=self.pool.jobs()[:NEWEST_JOBS],
-            records=(await self.index.page(NEWEST_RECORDS, 0)).records,
+            records=(await self.index.page(Filters(), limit=NEWEST_RECORDS)).records,
             stats=await self.index.stats(),
             activity=await self.journal.activity(NEWEST_ACTIVITY),
         )

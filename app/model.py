@@ -355,6 +355,35 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VmStats:
+    """Totals over the records of one VM: of one uuid or, where records have none, of one (dom, vmid). It may have had other
+    names before."""
+
+    uuid: str
+    dom: str
+    vmid: str
+    total_dumps: int
+    total_size_bytes: int
+    avg_duration_sec: float
+    avg_pause_ms: float
+    longest_pause_ms: float
+    last_dump: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayStats:
+    """Totals over the records of one day (UTC), ``YYYY-MM-DD``."""
+
+    day: str
+    total_dumps: int
+    total_size_bytes: int
+    avg_duration_sec: float
+    avg_pause_ms: float
+    longest_pause_ms: float
+    last_dump: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
     """One line of the activity log. ``code`` is an event word or an error code."""
 

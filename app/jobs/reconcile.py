@@ -81,14 +81,12 @@ async def _finish(settings: Settings, journal: Journal) -> None:
 
 async def rebuild(settings: Settings, journal: Journal, index: RecordIndex) -> None:
     """Give every manifest in ``DUMP_DIR`` that has no record one."""
-    known = await index.known()
     new = 0
     for path, found in await asyncio.to_thread(lambda: list(manifests(settings.dump_dir))):
         if not isinstance(found, Manifest):
             await journal.tell(activity_now("error", found.code, f"{found} The dump beside it has no record: {path}."))
-        elif found.dump_id not in known:
-            await index.add(found)
-            new += 1
+        else:
+            new += await index.add(found)
     if new:
         text = f"{new} {'dump' if new == 1 else 'dumps'} in {settings.dump_dir} had no record and got one."
         await journal.tell(activity_now("info", "records-rebuilt", text))

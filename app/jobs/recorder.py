@@ -41,11 +41,13 @@ class Recorder:
     async def tell_new(self) -> None:
         """Publish every record that is new in the index, whoever wrote it."""
         async with self._telling:
-            self._told, records = await self._index.since(self._told)
-            for record in records:
-                self._inventory.dumped(record)
-                self._changes.publish("record", record)
-            if records:
+            before = self._told
+            while (news := await self._index.since(self._told))[1]:
+                self._told, records = news
+                for record in records:
+                    self._inventory.dumped(record)
+                    self._changes.publish("record", record)
+            if self._told != before:
                 self._changes.publish("stats", await self._index.stats())
                 self._inventory.publish()
 
