@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -150,8 +151,9 @@ def record_by_hand(state_file: Path, manifest: Manifest) -> None:
 
 
 def _manifests(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:
-    one = "SELECT manifest FROM manifests WHERE number = ?"
-    return [connection.execute(one, (row[2],)).fetchone()[0] for row in rows]
+    question = "SELECT manifest FROM json_each(?) AS wanted CROSS JOIN manifests ON number = wanted.value"
+    numbers = json.dumps([number for _, _, number in rows])
+    return [manifest for (manifest,) in connection.execute(question, (numbers,))]
 
 
 def _decoded(texts: Iterable[str]) -> tuple[DumpRecord, ...]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.model import Manifest
-
 _BETWEEN = b"\xff"
 """Stands in no UTF-8 text, so no piece reaches from one value into the next."""
 
@@ -22,9 +20,8 @@ TRIGRAM = 3
 _RAREST = 6
 
 
-def haystack_of(manifest: Manifest) -> bytes:
-    """Everything of a manifest that a search looks in, ASCII in lower case."""
-    values = (manifest.dom, manifest.vmid, manifest.uuid, manifest.sha256, manifest.stored_sha256, manifest.dump_path)
+def haystack_of(*values: str) -> bytes:
+    """What a search looks in, of these values, ASCII in lower case."""
     return _BETWEEN.join(value.encode() for value in values).lower()
 
 

@@ -17,7 +17,8 @@ from app.records.pieces import as_characters, haystack_of
 from app.statefile import run_script
 
 SCHEMA = """
--- A VM as it was when it was dumped; one that was renamed, or got another vmid, has several rows.
+-- A VM as it was when it was dumped; one that was renamed, or got another vmid, has several rows. A search looks for names
+-- here, where each stands once, and in the haystack of a record for its hashes and path.
 CREATE TABLE IF NOT EXISTS vms (
     vm INTEGER PRIMARY KEY,
     uuid TEXT NOT NULL,
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS vms (
     size_bytes INTEGER NOT NULL DEFAULT 0,
     duration_sec REAL NOT NULL DEFAULT 0.0,
     newest TEXT NOT NULL DEFAULT '',
+    haystack BLOB NOT NULL,
     UNIQUE (uuid, dom, vmid)
 ) STRICT;
 
@@ -45,6 +47,7 @@ CREATE TABLE IF NOT EXISTS records (
     haystack BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS records_by_time ON records (timestamp, dump_id);
+CREATE INDEX IF NOT EXISTS records_by_vm ON records (vm, timestamp, dump_id);
 CREATE INDEX IF NOT EXISTS records_by_dom ON records (dom, timestamp, dump_id, vmid);
 CREATE INDEX IF NOT EXISTS records_by_vmid ON records (vmid, timestamp, dump_id);
 
@@ -132,7 +135,7 @@ def _insert(connection: sqlite3.Connection, manifest: Manifest, number: int | No
         manifest.gzip_size_bytes,
         float(manifest.duration_sec),
         float(manifest.guest_pause_ms),
-        haystack_of(manifest),
+        haystack_of(manifest.sha256, manifest.stored_sha256, manifest.dump_path),
     )
     given = int(connection.execute(_ADD, row).lastrowid or 0)
     shown = msgspec.to_builtins(manifest)
@@ -147,7 +150,7 @@ def _vm(connection: sqlite3.Connection, *key: str) -> int:
     find = "SELECT vm FROM vms WHERE (uuid, dom, vmid) = (?, ?, ?)"
     found = connection.execute(find, key).fetchone()
     if found is None:
-        connection.execute("INSERT INTO vms (uuid, dom, vmid) VALUES (?, ?, ?)", key)
+        connection.execute("INSERT INTO vms (uuid, dom, vmid, haystack) VALUES (?, ?, ?, ?)", (*key, haystack_of(*key)))
         found = connection.execute(find, key).fetchone()
     return int(found[0])
 

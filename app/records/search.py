@@ -1,10 +1,11 @@
 """Which records are meant, in which order: filters, and the ways to find what they let through.
 
-Without a piece to look for, a page is a stretch of one index, and the count comes from totals that are kept. With one, there
-are two ways. If the matches are few, they are found by trigrams (or, where the piece is too short for those, by looking
-through everything once), and count and page are a matter of sorting them. If they are many, an index is walked in the order
-that is asked for until the page is full, and the count is another look through everything. Nothing is ever found that does
-not really hold the piece.
+Without a piece to look for, a page is a stretch of one index, and the count comes from totals that are kept. With one, VMs
+whose names hold it are found first: all their records match. Of the others there are two ways to find those whose hashes or
+path hold it. If the matches are few, it is by trigrams (or, where the piece is too short for those, by looking through
+everything once), and count and page are a matter of sorting them. If they are many, an index is walked in the order that is
+asked for until the page is full, and the count is another look through everything. Nothing is ever found that does not really
+hold the piece.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ Order = Literal["desc", "asc"]
 
 FEW = 10_000
 """As many matches are sorted; more are walked through."""
+_CANDIDATES_FOR_ONE = 3
+"""So many times as many that may match are looked at one by one: rows here and there, which is dearer than all in a row."""
 _SAMPLE = 64
 _BEHIND = "FROM records WHERE number > (SELECT indexed_to FROM trigrams_reach) AND instr(haystack, ?)"
 """Those that hold a piece and are not in the trigram index yet."""
@@ -50,23 +53,54 @@ Row = tuple[str, str, int]
 """A record that was found: timestamp, ``dump_id``, number."""
 
 
-def few(connection: sqlite3.Connection, filters: Filters) -> list[Row] | None:
-    """All records that match, oldest first, if ``filters`` ask for a piece and they are few."""
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What is looked for, and the VMs that the other filters let through: those whose names hold it, and how many there are."""
+
+    needle: bytes
+    named: list[int]
+    dumps: int
+    vms: int
+
+
+def _piece(connection: sqlite3.Connection, filters: Filters) -> _Piece | None:
     if not filters.q:
         return None
     needle = needle_of(filters.q)
-    match = trigrams_match(needle, _sample(connection))
-    numbers = _with_trigrams(connection, needle, match) if match else None
-    where, values = _where(filters)
-    if numbers is not None:
-        source, values = "json_each(?) AS found CROSS JOIN records ON number = found.value", [json.dumps(numbers), *values]
-    elif len(needle) == TRIGRAM:
+    question = "SELECT vm, dumps, instr(haystack, ?) FROM vms WHERE (? IS NULL OR dom = ?) AND (? IS NULL OR vmid = ?)"
+    values = (needle, filters.dom, filters.dom, filters.vmid, filters.vmid)
+    vms = connection.execute(question, values).fetchall()
+    named = [(vm, dumps) for vm, dumps, holds in vms if holds]
+    return _Piece(needle, [vm for vm, _ in named], sum(dumps for _, dumps in named), len(vms))
+
+
+def few(connection: sqlite3.Connection, filters: Filters) -> list[Row] | None:
+    """All records that match, oldest first, if ``filters`` ask for a piece and they are few."""
+    piece = _piece(connection, filters)
+    if piece is None or piece.dumps > FEW:
         return None
+    rows = _found(connection, filters, piece)
+    return sorted(rows) if rows is not None and len(rows) <= FEW else None
+
+
+def _found(connection: sqlite3.Connection, filters: Filters, piece: _Piece) -> set[Row] | None:
+    """By name and by trigrams. None if too many would have to be looked at."""
+    match = trigrams_match(piece.needle, _sample(connection))
+    numbers = _with_trigrams(connection, piece.needle, match) if match else None
+    if numbers is None and len(piece.needle) == TRIGRAM:
+        return None
+    if numbers is None:
+        source, first = _source(filters), []
     else:
-        source = _source(filters)
+        source, first = "json_each(?) AS found CROSS JOIN records ON number = found.value", [json.dumps(numbers)]
+    where, values = _where(filters, _Piece(piece.needle, [], 0, 0))
     question = f"SELECT timestamp, dump_id, number FROM {source}{where} LIMIT ?"
-    rows = connection.execute(question, (*values, FEW + 1)).fetchall()
-    return sorted(rows) if len(rows) <= FEW else None
+    rows = set(connection.execute(question, (*first, *values, FEW + 1)))
+    where, values = _where(Filters(since=filters.since, until=filters.until), None)
+    source = "json_each(?) AS named CROSS JOIN records INDEXED BY records_by_vm ON vm = named.value"
+    return rows.union(
+        connection.execute(f"SELECT timestamp, dump_id, number FROM {source}{where}", (json.dumps(piece.named), *values))
+    )
 
 
 def _sample(connection: sqlite3.Connection) -> list[bytes]:
@@ -76,8 +110,9 @@ def _sample(connection: sqlite3.Connection) -> list[bytes]:
 
 def _with_trigrams(connection: sqlite3.Connection, needle: bytes, match: str) -> list[int] | None:
     """The numbers of all records that may hold ``needle``; None if that would be too many."""
-    found = connection.execute("SELECT rowid FROM trigrams WHERE trigrams MATCH ? LIMIT ?", (match, FEW + 1)).fetchall()
-    if len(found) > FEW:
+    most = _CANDIDATES_FOR_ONE * FEW
+    found = connection.execute("SELECT rowid FROM trigrams WHERE trigrams MATCH ? LIMIT ?", (match, most + 1)).fetchall()
+    if len(found) > most:
         return None
     return [number for (number,) in (*found, *connection.execute(f"SELECT number {_BEHIND}", (needle,)))]
 
@@ -97,7 +132,7 @@ def walk(
     if offset and not filters.q and filters.dom is None and filters.vmid is None and after is None:
         since, until, offset = skip(connection, filters.since, filters.until, newest_first=order == "desc", offset=offset)
         filters = Filters(since=since, until=until)
-    where, values = _where(filters, order, after)
+    where, values = _where(filters, _piece(connection, filters), order, after)
     question = (
         f"SELECT timestamp, dump_id, number FROM {_index_for(filters)}{where} "
         f"ORDER BY timestamp {order}, dump_id {order} LIMIT ? OFFSET ?"
@@ -107,16 +142,27 @@ def walk(
 
 def count(connection: sqlite3.Connection, filters: Filters) -> int:
     """How many records match, if they are not ``few``. With a piece, all that the other filters let through are looked at."""
-    if not filters.q:
+    piece = _piece(connection, filters)
+    if piece is None or len(piece.named) == piece.vms:
         return count_without_piece(connection, filters.since, filters.until, filters.dom, filters.vmid)
-    needle = needle_of(filters.q)
-    if len(needle) == TRIGRAM and _alone(filters):
-        indexed = connection.execute(
-            "SELECT count(*) FROM trigrams WHERE trigrams MATCH ?", (trigrams_match(needle, ()),)
-        ).fetchone()[0]
-        return int(indexed + connection.execute(f"SELECT count(*) {_BEHIND}", (needle,)).fetchone()[0])
-    where, values = _where(filters)
-    return int(connection.execute(f"SELECT count(*) FROM {_source(filters)}{where}", values).fetchone()[0])
+    if len(piece.needle) == TRIGRAM and _alone(filters) and piece.dumps <= _CANDIDATES_FOR_ONE * FEW:
+        return _count_of_trigram(connection, piece)
+    where, values = _where(filters, piece)
+    return _one(connection, f"SELECT count(*) FROM {_source(filters)}{where}", *values)
+
+
+def _count_of_trigram(connection: sqlite3.Connection, piece: _Piece) -> int:
+    """The trigram index knows without looking who holds a piece of three bytes; who only has it in the name comes on top."""
+    named = "json_each(?) AS named CROSS JOIN records INDEXED BY records_by_vm ON vm = named.value"
+    return (
+        _one(connection, "SELECT count(*) FROM trigrams WHERE trigrams MATCH ?", trigrams_match(piece.needle, ()))
+        + _one(connection, f"SELECT count(*) {_BEHIND}", piece.needle)
+        + _one(connection, f"SELECT count(*) FROM {named} WHERE NOT instr(haystack, ?)", json.dumps(piece.named), piece.needle)
+    )
+
+
+def _one(connection: sqlite3.Connection, question: str, *values: object) -> int:
+    return int(connection.execute(question, values).fetchone()[0])
 
 
 def _alone(filters: Filters) -> bool:
@@ -135,7 +181,9 @@ def _index_for(filters: Filters) -> str:
     return "records INDEXED BY " + ("records_by_time" if filters.vmid is None else "records_by_vmid")
 
 
-def _where(filters: Filters, order: Order = "desc", after: Position | None = None) -> tuple[str, list[object]]:
+def _where(
+    filters: Filters, piece: _Piece | None, order: Order = "desc", after: Position | None = None
+) -> tuple[str, list[object]]:
     since, until = filters.since, filters.until
     if after is not None:  # of two bounds on the same side the nearer one, for an index is entered by one
         if order == "desc":
@@ -151,7 +199,11 @@ def _where(filters: Filters, order: Order = "desc", after: Position | None = Non
             f"(timestamp, dump_id) {'<' if order == 'desc' else '>'} (?, ?)",
             None if after is None else (after.timestamp, after.dump_id),
         ),
-        ("instr(haystack, ?)", (needle_of(filters.q),) if filters.q else None),
+        ("instr(haystack, ?)", (piece.needle,) if piece and not piece.named else None),
+        (
+            "(vm IN (SELECT value FROM json_each(?)) OR instr(haystack, ?))",
+            (json.dumps(piece.named), piece.needle) if piece and piece.named else None,
+        ),
     ]
     used = [(text, values) for text, values in conditions if values is not None]
     where = " AND ".join(text for text, _ in used)
