@@ -91,11 +91,11 @@ def shelf(folder: Path) -> Iterator[Shelf]:
     """Make the file, which takes two minutes and 2 GB."""
     with contextlib.closing(State.open(folder / "million.sqlite3", SCHEMA)) as state:
         index = RecordIndex(state)
-        asyncio.run(fill(index))
+        asyncio.run(fill(index, RECORDS))
         yield Shelf(index, random.Random(1))  # noqa: S311 - which records are asked for
 
 
-async def fill(index: RecordIndex, records: int = RECORDS) -> None:
+async def fill(index: RecordIndex, records: int) -> None:
     """Add them, ten thousand at a time."""
     for first in range(0, records, _BATCH):
         await index.add_many(map(manifest, range(first, min(first + _BATCH, records))))
@@ -127,7 +127,7 @@ QUESTIONS: tuple[tuple[str, float, int, Question], ...] = (
     ("page by cursor", 2.5, _QUICK, lambda of: _page(of, Filters(), after=_anywhere(of))),
     ("eight characters of a hash", 25, _QUICK, lambda of: _page(of, Filters(q=of.any().sha256[20:28]))),
     ("a whole hash", 25, _QUICK, lambda of: _page(of, Filters(q=of.any().stored_sha256))),
-    ("a VM's name", 50, _QUICK, lambda of: _page(of, Filters(q=of.any().dom.upper()))),
+    ("a VM's name", 25, _QUICK, lambda of: _page(of, Filters(q=of.any().dom.upper()))),
     ("a path", 25, _QUICK, lambda of: _page(of, Filters(q=of.any().dump_path))),
     ("three characters that are nowhere", 25, _QUICK, lambda of: _page(of, Filters(q="zqx"))),
     ("two characters that are nowhere", 750, _SLOW, lambda of: _page(of, Filters(q="zq"))),
@@ -183,8 +183,8 @@ def all_in_chunks(of: Shelf) -> Figure:
         ours=f"{per_sec:,.0f} rows/s, {most_bytes / _MIB:.1f} MiB more memory",
         baseline="—",
         ratio=f"{per_sec:,.0f} rows/s",
-        bound="at least 60,000 rows/s, 15 MiB",
-        met=per_sec >= 60_000 and most_bytes <= 15 * _MIB,
+        bound="at least 80,000 rows/s, 15 MiB",
+        met=per_sec >= 80_000 and most_bytes <= 15 * _MIB,
     )
 
 
