@@ -157,7 +157,9 @@ class History:
         try:
             # The client bounds each wait for the network; this bounds what it does not: a slow name server, an answer
             # that comes a byte at a time.
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout_sec)
+            # (Not wait_for: Python 3.11's loses a cancellation that comes just when the result does.)
+            async with asyncio.timeout(self._timeout_sec):
+                return await asyncio.wrap_future(future)
         except TimeoutError:
             raise self._no_answer() from None
 

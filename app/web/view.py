@@ -42,6 +42,7 @@ class View:
         self._seen = changes.newest
         self._vms: Sequence[Entry] = ()
         self._hypervisor: Entry = {}
+        self._history: Entry = {}
         self._stats: Entry = {}
         self._jobs: dict[str, Entry] = {}  # oldest first
         self._records: deque[Entry] = deque(maxlen=NEWEST_RECORDS)  # newest first, as the next
@@ -73,6 +74,7 @@ class View:
                 "type": "snapshot",
                 "cursor": cursor,
                 "hypervisor": self._hypervisor,
+                "history": self._history,
                 "vms": self._vms,
                 "jobs": list(reversed(self._jobs.values())),
                 "stats": self._stats,
@@ -90,6 +92,8 @@ class View:
                 self._vms = entry
             case "hypervisor":
                 self._hypervisor = entry
+            case "history":
+                self._history = entry
             case "stats":
                 self._stats = entry
             case "job":
