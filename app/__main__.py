@@ -1,4 +1,7 @@
-"""``python -m app`` serves; ``python -m app login-url`` prints a fresh login URL. The environment alone configures."""
+"""``python -m app`` serves; ``login-url`` prints a fresh login URL; ``records rebuild`` makes the index from the manifests.
+
+The environment alone configures.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from app.errors import ConfigError, StateError
 from app.log import open_log
 from app.web.connection import listen
 
-USAGE = "usage: python -m app [login-url]"
+USAGE = "usage: python -m app [login-url | records rebuild [--deliver]]"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 GRACE_SEC = 5.0
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
         if list(arguments) == ["login-url"]:
             print(make_login_url(settings))
             return 0
+        if list(arguments[:2]) == ["records", "rebuild"] and list(arguments[2:]) in ([], ["--deliver"]):
+            return rebuild(settings, deliver=len(arguments) > 2)
     except ConfigError as error:
         return _complain(str(error), EXIT_USAGE)
     except StateError as error:
@@ -44,6 +49,18 @@ def main(arguments: Sequence[str]) -> int:
 def _complain(line: str, code: int) -> int:
     print(line, file=sys.stderr)
     return code
+
+
+def rebuild(settings: Settings, *, deliver: bool) -> int:
+    """Refill the index and, with ``deliver``, the shared history. Beside a service, too, which tells what is new."""
+    from app.records.by_hand import rebuild_by_hand
+
+    try:
+        told, well = rebuild_by_hand(settings, deliver=deliver)
+    except OSError as error:
+        return _complain(f"DUMP_DIR={settings.dump_dir} cannot be read: {error.strerror or error}.", EXIT_FAILED)
+    print(*told, sep="\n")
+    return 0 if well else EXIT_FAILED
 
 
 def serve(settings: Settings) -> int:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from app.errors import RequestError
 from app.model import Wish
+from app.records.search import Filters
 from app.web import keys, wire
 from app.web.errors import ProblemError
 
@@ -57,9 +58,8 @@ async def records(request: web.Request) -> web.StreamResponse:
     wire.only(request.query, "limit", "offset")
     limit = wire.number(request.query, "limit", 1000, low=1, high=MOST_RECORDS)
     offset = wire.number(request.query, "offset", 0, low=0, high=_FURTHEST)
-    page = await request.app[keys.INDEX].page(limit, offset)
-    found = [wire.record(record) for record in page.records]
-    return _json({"records": found, "count": page.count, "limit": limit, "offset": offset, "next_cursor": None})
+    page = await request.app[keys.INDEX].page(Filters(), limit=limit, offset=offset)
+    return _json({"records": page.records, "count": page.count, "limit": limit, "offset": offset, "next_cursor": None})
 
 
 async def record(request: web.Request) -> web.StreamResponse:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from app.access import Access, Identity
 from app.changes import Changes
 from app.config import Settings
+from app.hypervisor import Hypervisor
 from app.jobs.inventory import Inventory
 from app.jobs.journal import Journal
 from app.jobs.pool import Pool
+from app.model import HistoryStatus
 from app.records.index import RecordIndex
+from app.state import State
 from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.view import View
@@ -18,7 +23,10 @@ from app.web.view import View
 SETTINGS = web.AppKey("settings", Settings)
 OWN_NAMES = web.AppKey("own_names", OwnNames)
 ACCESS = web.AppKey("access", Access)
+HISTORY: web.AppKey[Callable[[], HistoryStatus]] = web.AppKey("history")
+HYPERVISOR = web.AppKey("hypervisor", Hypervisor)
 INDEX = web.AppKey("index", RecordIndex)
+STATE = web.AppKey("state", State)
 JOURNAL = web.AppKey("journal", Journal)
 INVENTORY = web.AppKey("inventory", Inventory)
 POOL = web.AppKey("pool", Pool)

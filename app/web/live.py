@@ -124,7 +124,7 @@ async def _send(
                 await socket.send_str(wire.encode(wire.advance(advance)).decode())
 
 
-_MEMBERS = {"vms": "vms", "hypervisor": "hypervisor", "job": "jobs", "record": "records", "stats": "stats", "activity": "activity"}
+_MEMBERS = {topic: topic for topic in TOPICS} | {"job": "jobs", "record": "records"}
 
 
 def _first(snapshot: Snapshot, topics: frozenset[str]) -> str:

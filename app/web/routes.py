@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from app.web import api, live, pages
+from app.web import api, live, pages, ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Route:
 
 ROUTES = (
     Route("GET", "/healthz", api.healthz),
+    Route("GET", "/readyz", ready.readyz),
     Route("GET", "/", pages.home),
     Route("GET", "/memory-dumps", pages.memory_dumps),
     Route("GET", "/login", pages.login_page),

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from app.changes import Advance, Change, Changes
-from app.model import Activity, DumpRecord, Job, Phase, Stats
+from app.model import Activity, Job, Phase, Stats
 from app.web import wire
 
 NEWEST_JOBS = 50
@@ -42,16 +42,17 @@ class View:
         self._seen = changes.newest
         self._vms: Sequence[Entry] = ()
         self._hypervisor: Entry = {}
+        self._history: Entry = {}
         self._stats: Entry = {}
         self._jobs: dict[str, Entry] = {}  # oldest first
         self._records: deque[Entry] = deque(maxlen=NEWEST_RECORDS)  # newest first, as the next
         self._activity: deque[Entry] = deque(maxlen=NEWEST_ACTIVITY)
         self._snapshot: Snapshot | None = None
 
-    def begin(self, *, jobs: Sequence[Job], records: Sequence[DumpRecord], stats: Stats, activity: Sequence[Activity]) -> None:
+    def begin(self, *, jobs: Sequence[Job], records: Sequence[msgspec.Raw], stats: Stats, activity: Sequence[Activity]) -> None:
         """Take in what the stores hold, each newest first, and hear what is published from now on."""
         self._jobs = {job.job_id: wire.job(job) for job in reversed(jobs[:NEWEST_JOBS])}
-        self._records.extend(wire.record(record) for record in records[:NEWEST_RECORDS])
+        self._records.extend(msgspec.json.decode(record) for record in records[:NEWEST_RECORDS])
         self._activity.extend(wire.activity(line) for line in activity[:NEWEST_ACTIVITY])
         self._stats = wire.stats(stats)
         self._seen = self._changes.newest  # what was told before is in the stores
@@ -73,6 +74,7 @@ class View:
                 "type": "snapshot",
                 "cursor": cursor,
                 "hypervisor": self._hypervisor,
+                "history": self._history,
                 "vms": self._vms,
                 "jobs": list(reversed(self._jobs.values())),
                 "stats": self._stats,
@@ -90,6 +92,8 @@ class View:
                 self._vms = entry
             case "hypervisor":
                 self._hypervisor = entry
+            case "history":
+                self._history = entry
             case "stats":
                 self._stats = entry
             case "job":

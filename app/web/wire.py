@@ -23,6 +23,7 @@ from app.model import (
     Activity,
     Algorithm,
     DumpRecord,
+    HistoryStatus,
     HypervisorStatus,
     Job,
     Mode,
@@ -222,6 +223,20 @@ def hypervisor(of: HypervisorStatus) -> dict[str, object]:
     return {"name": of.name, "uri": of.uri, "state": of.state, "since": rfc3339(of.since), "message": of.message}
 
 
+def history(of: HistoryStatus) -> dict[str, object]:
+    """How the shared history is. ``summary`` is all of it in one line, empty where there is none."""
+    return {
+        "state": of.state,
+        "since": rfc3339(of.since),
+        "message": of.message,
+        "pending": of.pending,
+        "set_aside": of.set_aside,
+        "read_back_to": _moment(of.read_back_to),
+        "pulled": of.pulled,
+        "summary": of.summary,
+    }
+
+
 def scheduled(of: Trigger) -> dict[str, object]:
     """The answer to a trigger."""
     return {
@@ -260,6 +275,8 @@ def subject(of: Change) -> Any:
             return [vm(sighting) for sighting in sightings]
         case HypervisorStatus() as noun:
             return hypervisor(noun)
+        case HistoryStatus() as noun:
+            return history(noun)
         case Job() as noun:
             return job(noun)
         case DumpRecord() as noun:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from app.changes import Changes
@@ -24,6 +25,7 @@ from app.model import (
     Wish,
     rfc3339,
 )
+from app.web import wire
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
 from tests.unit.test_lines import MANIFEST
 
@@ -82,7 +84,7 @@ def test_it_begins_with_what_the_stores_hold_newest_first() -> None:
     view = View(Changes())
     view.begin(
         jobs=[job(number) for number in reversed(range(60))],
-        records=[record(number) for number in reversed(range(60))],
+        records=[msgspec.Raw(wire.encode(wire.record(record(number)))) for number in reversed(range(60))],
         stats=NO_STATS,
         activity=[line(number) for number in reversed(range(30))],
     )

@@ -1,0 +1,79 @@
+"""``GET /readyz``: whether dumps can be made now, and each thing that this hangs on by name."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from app.errors import StateError
+from app.model import HistoryState, HistoryStatus, HypervisorStatus, Link
+from app.web import keys, wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """One thing that the service hangs on. Without an ``essential`` one that is well, it is not ready."""
+
+    state: str
+    well: bool
+    essential: bool
+    message: str | None
+
+
+async def readyz(request: web.Request) -> web.StreamResponse:
+    """200 when dumps can be made, else 503. Without a login the status code alone: the words name paths and hosts.
+
+    The shared history is not essential: while it is away, dumps are sealed and recorded all the same.
+    """
+    found = await _dependencies(request.app)
+    ready = all(one.well for one in found.values() if one.essential)
+    status = 200 if ready else 503
+    if keys.IDENTITY not in request:
+        return web.Response(status=status)
+    history = request.app[keys.HISTORY]()
+    answer = {
+        "status": "ready" if ready else "not-ready",
+        "dependencies": {
+            name: {"state": one.state, "essential": one.essential, "message": one.message} for name, one in found.items()
+        },
+        "pending_records": history.pending,
+        "set_aside_records": history.set_aside,
+    }
+    return web.Response(body=wire.encode(answer), status=status, content_type="application/json")
+
+
+async def _dependencies(app: web.Application) -> dict[str, Dependency]:
+    return {
+        "state": await _state(app),
+        "dump_dir": await asyncio.to_thread(_dump_dir, app[keys.SETTINGS].dump_dir),
+        "hypervisor": _hypervisor(app[keys.HYPERVISOR].status),
+        "history": _history(app[keys.HISTORY]()),
+    }
+
+
+async def _state(app: web.Application) -> Dependency:
+    try:
+        await app[keys.STATE].read(lambda connection: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone())
+    except StateError as error:
+        return Dependency(state=error.code, well=False, essential=True, message=str(error))
+    return Dependency(state="ok", well=True, essential=True, message=None)
+
+
+def _dump_dir(folder: Path) -> Dependency:
+    well = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    message = None if well else f"Dumps cannot be written to {folder}. Make the folder, make it writable, or set DUMP_DIR."
+    return Dependency(state="ok" if well else "unusable", well=well, essential=True, message=message)
+
+
+def _hypervisor(status: HypervisorStatus) -> Dependency:
+    return Dependency(state=status.state, well=status.state is Link.CONNECTED, essential=True, message=status.message)
+
+
+def _history(status: HistoryStatus) -> Dependency:
+    well = status.state in (HistoryState.OFF, HistoryState.CONNECTED)
+    words = [text for text in (status.summary, status.message) if text]
+    return Dependency(state=status.state, well=well, essential=False, message=". ".join(words) or None)
