@@ -39,7 +39,7 @@ from app.records.pull import SCHEMA as PULL_SCHEMA
 from app.records.search import Filters
 from app.records.shared import SharedHistory, history_at
 from app.state import State, StateLock, lock_state
-from app.web import envelope, errors, guard, keys, live, routes, templates, wire
+from app.web import bodies, envelope, errors, guard, keys, live, requests, routes, templates
 from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
@@ -118,7 +118,8 @@ def _login_url(url: str, code: str) -> str:
 def create_app(foundation: Foundation) -> web.Application:
     """The service as an aiohttp application; its parts start and stop with it."""
     app = web.Application(
-        middlewares=[envelope.log_requests, errors.answer_problems, guard.gate], client_max_size=wire.MAX_BODY_BYTES
+        middlewares=[envelope.log_requests, errors.answer_problems, guard.gate, bodies.read_within()],
+        client_max_size=requests.MAX_BODY_BYTES,
     )
     assets = Assets.read()
     app[keys.SETTINGS] = foundation.settings

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from app.application import SCHEMAS
 from app.model import Compression, Manifest, Versions, rfc3339
 from app.records.index import RecordIndex
-from app.records.schema import SCHEMA
 from app.records.search import Filters, Position
 from app.state import State
 from benchmarks.figures import Figure
@@ -79,6 +79,7 @@ class Shelf:
 
     index: RecordIndex
     random: random.Random
+    file: Path
     extra: int = 0
 
     def any(self) -> Manifest:
@@ -89,10 +90,11 @@ class Shelf:
 @contextlib.contextmanager
 def shelf(folder: Path) -> Iterator[Shelf]:
     """Make the file, which takes two minutes and 2 GB."""
-    with contextlib.closing(State.open(folder / "million.sqlite3", SCHEMA)) as state:
+    file = folder / "state" / "memory-dumps.sqlite3"
+    with contextlib.closing(State.open(file, *SCHEMAS)) as state:
         index = RecordIndex(state)
         asyncio.run(fill(index, RECORDS))
-        yield Shelf(index, random.Random(1))  # noqa: S311 - which records are asked for
+        yield Shelf(index, random.Random(1), file)  # noqa: S311 - which records are asked for
 
 
 async def fill(index: RecordIndex, records: int) -> None:

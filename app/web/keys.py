@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -33,6 +34,7 @@ POOL = web.AppKey("pool", Pool)
 CHANGES = web.AppKey("changes", Changes)
 VIEW = web.AppKey("view", View)
 ASSETS = web.AppKey("assets", Assets)
+OPENAPI: web.AppKey[dict[str, Any]] = web.AppKey("openapi")
 
 IDENTITY = web.RequestKey("identity", Identity)
 """Who asks; set by the gate for everybody who is logged in."""

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from app.errors import StateError
 from app.model import HistoryState, HistoryStatus, HypervisorStatus, Link
-from app.web import keys, wire
+from app.web import answers, keys
+from app.web.api import as_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +36,15 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     if keys.IDENTITY not in request:
         return web.Response(status=status)
     history = request.app[keys.HISTORY]()
-    answer = {
-        "status": "ready" if ready else "not-ready",
-        "dependencies": {
-            name: {"state": one.state, "essential": one.essential, "message": one.message} for name, one in found.items()
+    answer = answers.Readiness(
+        status="ready" if ready else "not-ready",
+        dependencies={
+            name: answers.Dependency(state=one.state, essential=one.essential, message=one.message) for name, one in found.items()
         },
-        "pending_records": history.pending,
-        "set_aside_records": history.set_aside,
-    }
-    return web.Response(body=wire.encode(answer), status=status, content_type="application/json")
+        pending_records=history.pending,
+        set_aside_records=history.set_aside,
+    )
+    return as_json(answer, status=status)
 
 
 async def _dependencies(app: web.Application) -> dict[str, Dependency]:
