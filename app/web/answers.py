@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from app import model
 from app.model import rfc3339
@@ -281,54 +281,6 @@ class Health(Answer, frozen=True, kw_only=True):
     """The process is alive and its event loop turns."""
 
     status: Literal["ok"] = "ok"
-
-
-class Dependency(Answer, frozen=True, kw_only=True):
-    """One thing that the service hangs on."""
-
-    state: str
-    essential: Annotated[bool, Meta(description="Whether the service is not ready without it.")]
-    message: str | None
-
-
-class Readiness(Answer, frozen=True, kw_only=True):
-    """Whether dumps can be made now, and what this hangs on, by name."""
-
-    status: Literal["ready", "not-ready"]
-    dependencies: dict[str, Dependency]
-    pending_records: int
-    set_aside_records: int
-
-
-class Candidate(Answer, frozen=True, kw_only=True):
-    """A VM that may be meant."""
-
-    uuid: str
-    name: str
-
-
-class VmFault(Answer, frozen=True, kw_only=True, omit_defaults=True):
-    """What is wrong with one VM of a request, and what helps to mend it."""
-
-    vm_id: str
-    code: str
-    detail: str
-    candidates: tuple[Candidate, ...] | UnsetType = UNSET
-    job_id: str | UnsetType = UNSET
-    operation: str | UnsetType = UNSET
-
-
-class Problem(Answer, frozen=True, kw_only=True):
-    """An RFC 9457 problem document."""
-
-    type: Literal["about:blank"] = "about:blank"
-    title: str
-    status: int
-    detail: Annotated[str, Meta(description="A sentence for a person.")]
-    code: Annotated[str, Meta(description="Stable; programs may rely on it.")]
-    place: Annotated[str, Meta(description="What of the request is at fault.")] | UnsetType = UNSET
-    errors: Annotated[tuple[VmFault, ...], Meta(description="Every VM at fault.")] | UnsetType = UNSET
-    error_id: Annotated[str, Meta(description="Where to find the cause in the service's log.")] | UnsetType = UNSET
 
 
 def _moment(at: datetime | None) -> str | None:

@@ -17,7 +17,8 @@ from aiohttp.typedefs import Handler
 from msgspec import UNSET
 
 from app.errors import AlreadyDumping, AmbiguousVm, DomainBusy, MemoryDumpsError, RequestError, TooManyWaiting, VmError, VmErrors
-from app.web.answers import Candidate, Problem, VmFault, encode
+from app.web.answers import encode
+from app.web.problems import Candidate, Problem, VmFault
 from app.web.requests import MAX_BODY_BYTES
 from app.web.templates import render_page
 

@@ -9,9 +9,10 @@ from typing import Any, get_args
 import msgspec
 
 from app import __version__
-from app.web.answers import Problem, Record
+from app.web.answers import Record
 from app.web.errors import PROBLEM_TYPE, STATUS
 from app.web.guard import PUBLIC, SESSION_COOKIE
+from app.web.problems import Problem
 from app.web.route import Group, Reply, Route
 
 Json = dict[str, Any]

@@ -163,7 +163,7 @@ ROUTES = (
         name="readiness",
         group="Health",
         what="Whether dumps can be made now. Without a login the status code alone.",
-        replies=[Reply(200, "Ready.", [answers.Readiness]), Reply(503, "Not ready.", [answers.Readiness])],
+        replies=[Reply(200, "Ready.", [ready.Readiness]), Reply(503, "Not ready.", [ready.Readiness])],
     ),
     Route(
         method="GET",

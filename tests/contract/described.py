@@ -33,7 +33,10 @@ def _paths() -> list[tuple[re.Pattern[str], str]]:
 def _validator(path: str, method: str, status: int, content_type: str) -> Validator:
     responses = description()["paths"][path][method]["responses"]
     assert str(status) in responses, f"{method} {path} is not described with {status}"
-    schema = responses[str(status)]["content"][content_type]["schema"]
+    return _of(responses[str(status)]["content"][content_type]["schema"])
+
+
+def _of(schema: dict[str, Any]) -> Validator:
     components = {name: _closed(shape) for name, shape in description()["components"]["schemas"].items()}
     return Draft202012Validator({**schema, "components": {"schemas": components}})
 
@@ -51,3 +54,9 @@ def assert_described(method: str, address: str, status: int, content_type: str, 
         return
     errors = sorted(_validator(path, method.lower(), status, content_type).iter_errors(document), key=str)
     assert not errors, f"{method} {address}: {errors[0]}"
+
+
+def assert_shape(name: str, value: object) -> None:
+    """It is one of the shapes that the description names."""
+    errors = sorted(_of({"$ref": f"#/components/schemas/{name}"}).iter_errors(value), key=str)
+    assert not errors, f"{name}: {errors[0]}"

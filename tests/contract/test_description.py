@@ -12,8 +12,8 @@ from app.web import openapi
 from app.web.errors import STATUS
 from app.web.guard import PUBLIC
 from app.web.routes import ROUTES, add_to
-from tests.contract.described import PROBLEM, description
-from tests.contract.speech import Api
+from tests.contract.described import PROBLEM, assert_shape, description
+from tests.contract.speech import FINAL, Api
 
 DESCRIPTION = "/api/openapi.json"
 PAGE = "/api/docs"
@@ -94,3 +94,18 @@ async def test_both_need_a_login_and_a_person_is_led_to_it(nobody: aiohttp.Clien
         assert (answer.status, answer.content_type) == (401, PROBLEM)
     async with nobody.get(PAGE, allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (303, "/login?next=%2Fapi%2Fdocs")
+
+
+async def test_what_the_feed_says_has_the_shapes_that_are_described(api: Api) -> None:
+    async with api.feed() as feed:
+        snapshot = await feed.next()
+        assert_shape("Snapshot", snapshot)
+        (job,) = (await api.trigger("alpha"))["jobs"]
+        messages = await feed.until(lambda message: message["type"] == "job" and message["job"]["phase"] in FINAL)
+    assert messages[-1]["job"]["job_id"] == job["job_id"]
+    for message in messages:
+        shape = {"job": "Job", "record": "Record", "stats": "Stats", "activity": "Activity"}.get(message["type"])
+        if message["type"] == "progress":
+            assert_shape("ProgressMessage", message)
+        elif shape is not None:
+            assert_shape(shape, message[message["type"]])
