@@ -25,7 +25,7 @@ LONGEST_SEC = 20.0
 _LOOK_EVERY_SEC = 0.1
 
 
-def record_by_hand(state_file: Path, manifest: Manifest, *, queue: bool) -> None:
+def record_by_hand(state_file: Path, manifest: Manifest, *, queue: bool = False) -> None:
     """Keep the record of ``manifest`` in the index and, with ``queue``, in the outbox. Raises ``StateError``."""
     state = _open(state_file)
     try:

@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
 
@@ -139,15 +138,6 @@ class RecordIndex:
             return (rows[-1][0] if rows else number), _decoded(text for _, text in rows)
 
         return await self._state.read(work)
-
-
-def record_by_hand(state_file: Path, manifest: Manifest) -> None:
-    """Keep the record of ``manifest`` from a process that has no service in it. Blocks. Raises ``StateError``."""
-    state = State.open(state_file, SCHEMA, migrate=migrate)
-    try:
-        state.run_now(lambda connection: add_to(connection, manifest))
-    finally:
-        state.close()
 
 
 def _manifests(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from app.errors import StateDamaged, StateUnwritable
 from app.evidence import encode_manifest
 from app.model import Compression, Manifest, Stats, Versions
-from app.records.index import MOST_NEWS, Page, RecordIndex, record_by_hand
+from app.records.by_hand import record_by_hand
+from app.records.index import MOST_NEWS, Page, RecordIndex
+from app.records.outbox import SCHEMA as OUTBOX_SCHEMA
 from app.records.schema import SCHEMA
 from app.records.search import Filters, Position
 from app.state import State
@@ -25,7 +27,7 @@ from tests.other_process import beside, run
 BY_HAND = """
 import pathlib, sys
 from app.evidence import read_manifest
-from app.records.index import record_by_hand
+from app.records.by_hand import record_by_hand
 for manifest in sys.argv[2:]:
     record_by_hand(pathlib.Path(sys.argv[1]), read_manifest(pathlib.Path(manifest)))
     print(manifest, flush=True)
@@ -34,7 +36,7 @@ ADD_FOR_EVER = """
 import itertools, pathlib, sys
 from dataclasses import replace
 from app.evidence import read_manifest
-from app.records.index import record_by_hand
+from app.records.by_hand import record_by_hand
 manifest = read_manifest(pathlib.Path(sys.argv[2]))
 for n in itertools.count():
     record_by_hand(pathlib.Path(sys.argv[1]), replace(manifest, dump_id=str(n)))
@@ -96,7 +98,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def state(file: Path) -> AsyncIterator[State]:
-    with contextlib.closing(State.open(file, SCHEMA)) as state:
+    with contextlib.closing(State.open(file, SCHEMA, OUTBOX_SCHEMA)) as state:
         yield state
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from app.errors import StateDamaged
 from app.model import Manifest
-from app.records.index import RecordIndex, record_by_hand
+from app.records.by_hand import record_by_hand
+from app.records.index import RecordIndex
 from app.records.schema import SCHEMA, migrate
 from app.records.search import Filters
 from app.state import State
