@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from app.web.connection import listen
 USAGE = "usage: python -m app [login-url | records rebuild [--deliver]]"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+_SWITCH_SEC = 0.001
 GRACE_SEC = 5.0
 """How long requests that are being answered may take when the service ends."""
 
@@ -98,6 +100,18 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def _give_the_loop_its_turn() -> None:
+    """However much other threads compute (a table of all records, say).
+
+    Python lets a thread compute for 5 ms before another has its turn, and the loop has to wait for its own after every system
+    call. And what is there by now stays: for the garbage collector to look through all of it, again and again, stopped
+    everything for 30 ms each time.
+    """
+    sys.setswitchinterval(_SWITCH_SEC)
+    gc.collect()
+    gc.freeze()
+
+
 async def _serve(foundation: Foundation, listening: socket.socket) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -111,6 +125,7 @@ async def _serve(foundation: Foundation, listening: socket.socket) -> None:
     runner = web.AppRunner(create_app(foundation), access_log=None, handle_signals=False, shutdown_timeout=GRACE_SEC)
     try:
         await runner.setup()
+        _give_the_loop_its_turn()
         server = await listen(runner, listening)
         for line in first_lines(foundation, url_of(foundation.settings, listening.getsockname()[1])):
             print(line, flush=True)
