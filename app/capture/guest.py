@@ -99,9 +99,24 @@ class Connection:
     def result(self, call: Call[T]) -> T:
         """What a call returned; libvirt's errors become ours, cancel and deadline are heeded."""
         try:
-            return self.patience.result(call)
+            while not self.patience.wait((call.done,), 1.0):
+                if self._has_forgotten(call):
+                    raise HypervisorNotResponding(self.uri)
+            return call.future.result()
         except libvirt.libvirtError as error:
             raise self._translated(error) from error
+
+    def ended_within(self, call: Call[T], at_most_sec: float) -> bool:
+        """Whether the call ended, after waiting for at most that long, whatever became of the capture."""
+        until = time.monotonic() + at_most_sec
+        while not call.ended_within(1.0):
+            if time.monotonic() > until or self._has_forgotten(call):
+                return False
+        return True
+
+    def _has_forgotten(self, call: Call[T]) -> bool:
+        """Whether the connection broke and the call will never end: libvirt's keepalive ends only the first of several."""
+        return not self._conn.isAlive() and not call.ended_within(1.0)
 
     def _translated(self, error: libvirt.libvirtError) -> MemoryDumpsError:
         code, text = error.get_error_code(), error.get_error_message() or str(error)
@@ -281,7 +296,9 @@ class Guest:
         finally:
             # The capture's own patience may be over; the domain is to be as it was all the same.
             restoring = Call(lambda: self.raw.migrateSetMaxDowntime(owed.before.downtime_ms, 0))
-            restored = restoring.ended_within(_RESTORE_SEC) and (restoring.future.exception() is None or self.gone())
+            restored = self.connection.ended_within(restoring, _RESTORE_SEC) and (
+                restoring.future.exception() is None or self.gone()
+            )
             if restored:
                 owed.kept()
             else:

@@ -79,6 +79,25 @@ async def test_a_running_dump_shows_its_way_its_pass_and_what_is_left(small_serv
     await expect(field(card, "warnings")).to_have_text(warning)
 
 
+@pytest.mark.parametrize("width", [1280, 390, 360])
+async def test_the_longest_figures_have_room_and_move_nothing(small_service: Service, window: OpenWindow, width: int) -> None:
+    visitor, feed = await window(small_service, width=width), Feed()
+    await feed.take(visitor)
+    await visitor.go(HOME)
+    await visitor.live()
+    feed.say({"type": "job", "job": JOB})
+    feed.say(PROGRESS)
+    await expect(field(visitor.running, "far")).to_have_text("25 %")
+    before = await visitor.running.bounding_box()
+    total = {"bytes_done": 1000 << 30, "bytes_total": 1023 << 30, "rate_bytes_per_sec": 0.977 * (1 << 30), "eta_sec": 3541.0}
+    feed.say({**PROGRESS, **total, "iteration": 128, "mode": "paused", "guest_paused": True})
+    await expect(field(visitor.running, "far")).to_have_text("pass 128")
+    assert await visitor.running.bounding_box() == before
+    assert await visitor.width_of_overflow() == 0
+    cut = "(texts) => texts.filter((text) => text.scrollWidth > text.clientWidth).map((text) => text.textContent)"
+    assert await visitor.running.locator("dt, dd").evaluate_all(cut) == []
+
+
 async def test_a_live_dump_is_called_live_by_the_script_and_by_the_server(
     tmp_path: Path, rack: PrivateLibvirt, window: OpenWindow
 ) -> None:

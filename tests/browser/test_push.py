@@ -95,4 +95,5 @@ async def test_a_hypervisor_that_was_never_there_is_said_on_the_page(tmp_path: P
         visitor = await window(service)
         await expect(visitor.page.locator("#hypervisor-notice")).to_contain_text("nowhere")
         await expect(visitor.page.locator("#vms-unknown")).to_be_visible()
+        await expect(field(visitor.page.locator("#stats"), "vms")).to_have_text("–")
         await visitor.close()

@@ -8,8 +8,8 @@ export function statsView() {
 
   const shared = document.getElementById("history");
 
-  return ({ vms, stats, history }) => {
-    setText(field(line, "vms"), vms.length);
+  return ({ hypervisor, vms, stats, history }) => {
+    setText(field(line, "vms"), hypervisor?.name ? vms.length : "–");
     setText(field(line, "dumps"), stats.total_dumps);
     setText(field(line, "size"), bytes(stats.total_size_bytes));
     setText(field(line, "last"), when(stats.last_dump));
