@@ -5,7 +5,6 @@ import { field, setAttribute, setHidden, setText } from "./dom.js";
 
 export function statsView() {
   const line = document.getElementById("stats");
-
   const shared = document.getElementById("history");
 
   return ({ hypervisor, vms, stats, history }) => {
