@@ -22,9 +22,10 @@ from app.capture.codecs import codec
 from app.capture.elfcore import CoreHeader, read_header
 from app.capture.guest import Connection, Guest, connect
 from app.capture.patience import Patience
+from app.capture.pausemeter import PauseMeter, Stops
 from app.capture.report import Report
 from app.capture.seal import Image, Seal
-from app.capture.source import PauseMeter, Stops, Stream, dump
+from app.capture.source import Stream, dump
 from app.capture.sshhost import ssh_host
 from app.errors import (
     CaptureCancelled,

@@ -272,6 +272,11 @@ class Guest:
         """Whether it runs at this moment."""
         return self.state()[0] in _RUNNING
 
+    def suspended(self) -> bool:
+        """Whether it stands still at this moment, and not because of a dump."""
+        state, reason = self.state()
+        return state is DomainState.PAUSED and reason not in _OURS
+
     @contextmanager
     def downtime(self, where: Rendezvous, capture_id: str) -> Iterator[Callable[[int], None]]:
         """What lets the final stop of a migration take at most so many milliseconds; afterwards it is what it was before.

@@ -25,8 +25,9 @@ from app.capture.layout import layout, layout_from_header, refuse_passthrough
 from app.capture.machine import Machine
 from app.capture.migration import Migration
 from app.capture.patience import Call
+from app.capture.pausemeter import PauseMeter
 from app.capture.report import Report
-from app.capture.source import PauseMeter, Stream, dump
+from app.capture.source import Stream, dump
 from app.capture.spool import Spool, open_spool
 from app.errors import CaptureFailed, HypervisorNotResponding, LayoutUnknown, LiveNotConverging, LiveNotPossible
 from app.fifo import Rendezvous
@@ -115,13 +116,37 @@ def _tried(plan: LivePlan, spool: Spool, meter: PauseMeter, report: Report) -> t
 def _migrate(plan: LivePlan, limits: Limits, spool: Spool, meter: PauseMeter, report: Report) -> tuple[Machine, float | None]:
     """One try. Raises ``GivenUp`` when it was aborted, ``LiveNotPossible`` when somebody has suspended the guest meanwhile."""
     migration = Migration(spool)
-    if not plan.guest.runs():
-        raise LiveNotPossible(f"{plan.guest.domain.name} was suspended before it could be captured live.")
-    with dump(plan.guest, "live", plan.where, plan.capture_id, meter, report) as stream:
+
+    def refuse_suspended() -> None:
+        if not plan.guest.runs():
+            raise LiveNotPossible(f"{plan.guest.domain.name} was suspended before it could be captured live.")
+
+    with dump(plan.guest, "live", plan.where, plan.capture_id, meter, report, refuse_suspended) as stream:
         report.phase(Phase.CAPTURING, plan.guest.domain.name)
         watch = Watch(plan.guest, migration, limits)
         receive(stream, migration, watch, lambda: _tell(migration, stream, report))
-        return migration.finish(), meter.instant()
+        machine, captured_at = migration.finish(), meter.instant()
+    _check_it_ran(plan.guest, meter, report)
+    return machine, captured_at
+
+
+def _check_it_ran(guest: Guest, meter: PauseMeter, report: Report) -> None:
+    """Raises ``LiveNotPossible`` if the guest was suspended as its capture began, and not only afterwards; warns of stops in
+    between that were not ours.
+
+    libvirt then does not resume it, and QEMU leaves its disk images to whoever takes them.
+    """
+    name = guest.domain.name
+    if guest.suspended() and not meter.resumed():
+        report.warn(
+            "disks-not-locked",
+            f"{name} was suspended as its live capture began. QEMU has let go of the locks on its disk images: until {name} is "
+            f"resumed another program could write to them, and it can be neither saved nor migrated. Start nothing that uses its "
+            f"disks. 'virsh resume {name}' ends this.",
+        )
+        raise LiveNotPossible(f"{name} was suspended as its live capture began.")
+    if meter.foreign:
+        report.warn("stopped-by-another", f"{name} was also stopped by something else while it was captured.")
 
 
 class Watch:

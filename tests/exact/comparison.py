@@ -17,8 +17,9 @@ from app.capture.guest import Guest, connect
 from app.capture.layout import Range, layout, layout_from_header
 from app.capture.migration import PAGE_BYTES, Machine, Migration
 from app.capture.patience import Patience
+from app.capture.pausemeter import PauseMeter
 from app.capture.report import Report
-from app.capture.source import PauseMeter, Stream, dump
+from app.capture.source import Stream, dump
 from app.capture.spool import Spool, open_spool
 from app.fifo import Rendezvous, rendezvous
 from app.model import Way

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import json
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from app.capture.heartbeat import SILENT_AFTER_SEC
 from app.downtime import SUFFIX
+from app.model import from_rfc3339
 from demo import Guest, PrivateLibvirt
-from tests.contract.speech import JOBS, Message
+from tests.contract.speech import JOBS, RECORDS, Message
 from tests.faults.by_hand import by_hand, fifo_folders
 from tests.faults.conftest import IDLE, add_running
 from tests.faults.imagelock import image_lock
@@ -27,6 +31,9 @@ from tests.qemu.listener import hearing
 WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
 BUSY = Guest(name="vm-busy-01", memory_mib=512, text_mib=4, random_mib=4, vcpus=2, rewrites_mib=256)
 """Within a stop of one millisecond no live capture of it ever ends."""
+
+COUNTING = Guest(name="vm-counts-01", memory_mib=256, counts=True)
+"""Its virtual CPU never rests."""
 
 DOWNTIME_MS = 4321
 """What the guest's owner had set."""
@@ -54,6 +61,15 @@ def booted(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
     own_lab.add(WEB)
     own_lab.wait_ready(WEB.name)
     with staged(tmp_path, own_lab, WEB, MEMDUMP_MODE="live") as made:
+        yield made
+
+
+@pytest.fixture
+def counting(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
+    """The same with a guest of which can be seen whether it runs, without libvirt."""
+    own_lab.add(COUNTING)
+    own_lab.wait_ready(COUNTING.name)
+    with staged(tmp_path, own_lab, COUNTING, MEMDUMP_MODE="live") as made:
         yield made
 
 
@@ -126,6 +142,57 @@ async def test_daemon_that_hangs_for_a_while_costs_nothing_but_time(scene: Scene
             await _connected(visit)
             assert (job["phase"], job["error"]) == ("completed", None)
             await _assert_all_is_well(visit)
+
+
+async def test_guest_runs_on_while_the_daemon_hangs(counting: Scene) -> None:
+    """Not only after it: nobody but that daemon could resume it."""
+    qemu_pid = counting.lab.qemu_pid(COUNTING.name)
+    with contextlib.closing(Process(counting.lab.libvirtd_pid)) as libvirtd:
+        async with counting.visit() as visit:
+            async with visit.held("capturing") as (job_id, process):
+                libvirtd.stop()
+                _assert_runs(qemu_pid, 2 * SILENT_AFTER_SEC)
+                process.go_on()
+                ending = asyncio.create_task(visit.end_of(job_id))
+                async with asyncio.timeout(BOUNDED_SEC):
+                    while not ending.done():
+                        await _beside(lambda: _assert_runs(qemu_pid, 0.5))
+                job = await ending
+            assert (job["phase"], job["error"]["code"]) == ("failed", "hypervisor-not-responding")
+            _assert_runs(qemu_pid, 0.5)
+    await _assert_recovered(counting)
+
+
+async def test_guest_runs_on_while_there_is_no_daemon(counting: Scene) -> None:
+    qemu_pid = counting.lab.qemu_pid(COUNTING.name)
+    async with counting.visit() as visit:
+        async with visit.held("capturing") as (job_id, process):
+            counting.lab.kill_libvirtd()
+            process.go_on()
+            job = await visit.end_of(job_id)
+        assert (job["phase"], job["error"]["code"]) == ("failed", "hypervisor-unreachable")
+        _assert_runs(qemu_pid, 0.5)
+        counting.lab.restart_libvirtd()
+    await _assert_recovered(counting)
+
+
+async def test_stop_by_something_else_in_mid_capture_is_told_and_not_taken_for_the_capture_s_own(counting: Scene) -> None:
+    async with counting.visit() as visit:
+        with hearing(counting.lab.uri, COUNTING.name) as listener:
+            async with visit.held("capturing") as (job_id, process):
+                for command in ("stop", "cont"):
+                    counting.virsh("qemu-monitor-command", COUNTING.name, json.dumps({"execute": command}))
+                process.go_on()
+                job = await visit.end_of(job_id)
+            events = listener.heard()[-4:]
+        assert (job["phase"], job["error"]) == ("completed", None)
+        assert [name for name, _ in events] == ["STOP", "RESUME", "STOP", "RESUME"]
+        record = await visit.api.get(f"{RECORDS}/{job['dump_id']}")
+        stopped_at, resumed_at = events[2][1], events[3][1]
+        assert from_rfc3339(record["captured_at"]).timestamp() == pytest.approx(stopped_at, abs=0.001)
+        assert record["guest_pauses_ms"] == [pytest.approx((resumed_at - stopped_at) * 1000, abs=0.01)]
+        assert record["warnings"] == [f"{COUNTING.name} was also stopped by something else while it was captured."]
+        await visit.assert_all_is_well()
 
 
 async def test_daemon_that_hangs_in_mid_capture_is_told_and_costs_the_guest_nothing(booted: Scene) -> None:
@@ -410,6 +477,21 @@ async def _beside(work: Callable[[], object]) -> None:
     """``work`` on a thread that ends with it."""
     with ThreadPoolExecutor(1) as thread:
         await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+def _assert_runs(qemu_pid: int, for_sec: float) -> None:
+    """Its virtual CPUs have computed for so long, from now on."""
+    until = _computed_sec(qemu_pid) + for_sec
+    eventually(lambda: _computed_sec(qemu_pid) >= until, "the guest runs")
+
+
+def _computed_sec(qemu_pid: int) -> float:
+    """utime and stime of the threads of its virtual CPUs (proc(5))."""
+    ticks = 0
+    for task in Path(f"/proc/{qemu_pid}/task").iterdir():
+        if (task / "comm").read_text().startswith("CPU "):
+            ticks += sum(map(int, (task / "stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _alarm(message: Message) -> str | None:
