@@ -103,9 +103,11 @@ class _Capture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Taken:
-    """How the memory was captured, the instant that it shows (epoch seconds, None: not known), and what that cost the guest."""
+    """How the memory was captured, the instant that it shows (epoch seconds, None: not known), what that cost the guest, and
+    the domain's XML."""
 
     way: Way
+    xml: str
     at: float | None
     stops: Stops
 
@@ -205,7 +207,7 @@ def _live(under_way: _Capture) -> _Taken:
     with _looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: _captured(under_way)) as live:
         stops = under_way.meter.stops()  # that for QEMU's headers, too
         _send(live.image, under_way)
-    return _Taken(way="live", at=live.captured_at, stops=stops)
+    return _Taken(way="live", xml=live.xml, at=live.captured_at, stops=stops)
 
 
 def _send(image: CoreImage, under_way: _Capture) -> None:
@@ -231,7 +233,7 @@ def _paused(under_way: _Capture, way: Way) -> _Taken:
             report.phase(Phase.CAPTURING, guest.domain.name)
             _read(stream, under_way, expect_elf=way == "paused")
         stops = _captured(under_way)
-    return _Taken(way=way, at=stops.last_at, stops=stops)
+    return _Taken(way=way, xml=under_way.xml, at=stops.last_at, stops=stops)
 
 
 def _read(stream: Stream, under_way: _Capture, *, expect_elf: bool) -> None:
@@ -335,7 +337,7 @@ def _manifest(under_way: _Capture, taken: _Taken, image: Image, path: Path) -> M
         case=order.case,
         versions=connection.versions,
         warnings=tuple(under_way.report.warnings),
-        domain_xml=under_way.xml,
+        domain_xml=taken.xml,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from app.capture.ranges import Range, unknown
-from app.errors import LiveNotPossible
+from app.errors import LayoutUnknown, LiveNotPossible
 
 _QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 _COPIED_BY_QEMU = "usb"  # the one <hostdev> with which libvirt migrates: QEMU writes what comes from it, and notes the page
@@ -46,7 +46,7 @@ def domain_memory(domain_xml: str) -> DomainMemory:
         most_bytes=most + hole,
         nodes=nodes,
         dimms=dimms,
-        strange=_strange(root, modules),
+        strange=_strange(root),
     )
 
 
@@ -63,6 +63,21 @@ def refuse_passthrough(name: str, domain_xml: str) -> None:
                 "while it runs.",
                 "Use the mode 'paused'. The guest was not touched.",
             )
+
+
+def refuse_other_modules(name: str, domain_xml: str) -> None:
+    """Raises ``LayoutUnknown`` if the domain has memory modules that are no DIMMs.
+
+    Neither the rules nor QEMU's headers tell without doubt where these lie, or what of them is plugged in: nothing is tried.
+    """
+    try:
+        root = ElementTree.fromstring(domain_xml)  # noqa: S314 - libvirt's own words
+    except ElementTree.ParseError as error:
+        raise unknown(f"its XML is not understood ({error})") from error
+    if model := _other_model(root):
+        raise LayoutUnknown(
+            f"{name} has memory of the model {model}, and where that lies is not certain.", "Use the mode 'paused'."
+        )
 
 
 def _writes_by_itself(device: ElementTree.Element) -> bool:
@@ -102,10 +117,15 @@ def _node_bytes(cell: ElementTree.Element) -> int:
     return int(cell.get("memory", "")) << 10
 
 
-def _strange(root: ElementTree.Element, modules: list[ElementTree.Element]) -> str:
-    for module in modules:
-        if module.get("model") != "dimm":
-            return f"it has memory of the model {module.get('model')}"
+def _other_model(root: ElementTree.Element) -> str:
+    """The model of a memory module that is no DIMM, or ""."""
+    models = (module.get("model", "unknown") for module in root.iterfind("./devices/memory"))
+    return next((model for model in models if model != "dimm"), "")
+
+
+def _strange(root: ElementTree.Element) -> str:
+    if model := _other_model(root):
+        return f"it has memory of the model {model}"
     for argument in root.findall(f"./{_QEMU}commandline/{_QEMU}arg"):
         if _DECIDES.fullmatch(argument.get("value", "")):
             return f"its XML hands QEMU the argument {argument.get('value')!r}"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from app.capture.chipset import FOUR_GIB, WINDOW, Chipset, chipset_of, low_bytes
-from app.capture.domainmemory import DomainMemory, domain_memory, refuse_passthrough
+from app.capture.domainmemory import DomainMemory, domain_memory, refuse_other_modules, refuse_passthrough
 from app.capture.elfcore import PT_LOAD, CoreHeader
 from app.capture.machine import Machine
 from app.capture.migration import Block
@@ -252,4 +252,4 @@ def _nothing_is_missing(found: list[Range], placed: list[Range], dimms: list[Ran
             raise unknown(f"QEMU's headers leave out memory of {each.block} that should lie at {each.physical:#x}")
 
 
-__all__ = ["Range", "layout", "layout_from_header", "refuse_passthrough"]
+__all__ = ["Range", "layout", "layout_from_header", "refuse_other_modules", "refuse_passthrough"]

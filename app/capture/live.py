@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,12 @@ from app.capture.coreimage import CoreImage
 from app.capture.elfcore import read_header
 from app.capture.guest import Guest
 from app.capture.knownheader import KnownHeader
-from app.capture.layout import layout, layout_from_header, refuse_passthrough
+from app.capture.layout import layout, layout_from_header, refuse_other_modules, refuse_passthrough
 from app.capture.machine import Machine
-from app.capture.migration import Migration
+from app.capture.migration import Block, Migration
 from app.capture.patience import Call
 from app.capture.pausemeter import PauseMeter
+from app.capture.ranges import Range
 from app.capture.report import Report
 from app.capture.source import Stream, dump
 from app.capture.spool import Spool, open_spool
@@ -75,9 +76,10 @@ class LivePlan:
 
 @dataclass(frozen=True, slots=True)
 class LiveImage:
-    """What was captured, and when (epoch seconds, by QEMU's own clock; None: not known)."""
+    """What was captured, and when (epoch seconds, by QEMU's own clock; None: not known); the XML of the domain as it shows it."""
 
     image: CoreImage
+    xml: str
     captured_at: float | None
 
 
@@ -93,10 +95,12 @@ def live_image(plan: LivePlan, meter: PauseMeter, report: Report, at_once: Calla
     ``LiveNotConverging``, ``NoSpace``, ``StreamMalformed`` and what ``Stream`` raises.
     """
     refuse_passthrough(plan.guest.domain.name, plan.xml)
+    refuse_other_modules(plan.guest.domain.name, plan.xml)
     with open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes) as spool:
         machine, captured_at = _tried(plan, spool, meter, report)
         at_once()
-        yield LiveImage(_laid_out(plan, machine, spool, meter, report), captured_at)
+        image, xml = _laid_out(plan, machine, spool, meter, report)
+        yield LiveImage(image, xml, captured_at)
 
 
 def _tried(plan: LivePlan, spool: Spool, meter: PauseMeter, report: Report) -> tuple[Machine, float | None]:
@@ -234,22 +238,43 @@ def _tell(migration: Migration, stream: Stream, report: Report) -> None:
     )
 
 
-def _laid_out(plan: LivePlan, machine: Machine, spool: Spool, meter: PauseMeter, report: Report) -> CoreImage:
-    """Where QEMU maps the blocks: by the rules, else by QEMU's own headers, asked for once in each run of the guest."""
+def _laid_out(plan: LivePlan, machine: Machine, spool: Spool, meter: PauseMeter, report: Report) -> tuple[CoreImage, str]:
+    """Where QEMU maps the blocks, and the XML that agrees: by the rules, else by QEMU's own headers, asked for once in each run
+    of the guest."""
     chipset_of(machine)  # of another kind of machine its headers would not tell enough either
     try:
-        return CoreImage(spool, layout(machine, spool.block_list, plan.xml), machine)
+        ranges, xml = laid_out_by_rules(machine, spool.block_list, plan.xml, plan.guest.xml)
+        return CoreImage(spool, ranges, machine), xml
     except LayoutUnknown as error:
         why = error
+    xml = plan.guest.xml()
+    refuse_other_modules(plan.guest.domain.name, xml)
     known = KnownHeader(plan.where, plan.guest)
     if (head := known.get()) is not None:
         with contextlib.suppress(LayoutUnknown):  # something was moved since: it is asked for again
-            return CoreImage(spool, layout_from_header(read_header(head), machine, spool.block_list, plan.xml), machine)
+            return CoreImage(spool, layout_from_header(read_header(head), machine, spool.block_list, xml), machine), xml
     allow_probe(why, sum(meter.stops().each_ms), plan.max_stops_ms)
     report.warn(why.code, f"{why} QEMU was asked where the memory lies, which stopped the guest once more.")
     head = _probe(plan, meter, report)
     known.put(head)
-    return CoreImage(spool, layout_from_header(read_header(head), machine, spool.block_list, plan.xml), machine)
+    return CoreImage(spool, layout_from_header(read_header(head), machine, spool.block_list, xml), machine), xml
+
+
+def laid_out_by_rules(
+    machine: Machine, blocks: Sequence[Block], xml: str, again: Callable[[], str]
+) -> tuple[tuple[Range, ...], str]:
+    """The layout, and the XML that it is by. Raises ``LayoutUnknown``.
+
+    A DIMM may have been plugged in or out after ``xml`` was read and before the dump; during a dump libvirt lets nobody do so.
+    Then the XML that ``again`` reads is the one that agrees with the stream.
+    """
+    try:
+        return layout(machine, blocks, xml), xml
+    except LayoutUnknown:
+        now = again()
+        if now == xml:
+            raise
+    return layout(machine, blocks, now), now
 
 
 def allow_probe(why: LayoutUnknown, stood_ms: float, max_stops_ms: int) -> None:

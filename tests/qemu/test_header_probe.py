@@ -8,11 +8,29 @@ import pytest
 
 from app.capture.live import PROBE_STOP_MS
 from demo import Guest, PrivateLibvirt, Shape
+from demo.guest import GuestFiles
+from tests.faults.conftest import add_running
 from tests.qemu.listener import hearing
 from tests.qemu.outside import memdump
 
 UEFI = Guest(name="vm-uefi-01", vmid="108", shape=Shape(ovmf=True))
 """Firmware of its own, which the rules do not know."""
+
+VIRTIO_MEM = """
+<memory model='virtio-mem'>
+  <target><size unit='MiB'>256</size><node>0</node><block unit='MiB'>2</block><requested unit='MiB'>128</requested></target>
+</memory>
+"""
+
+
+class Growing(Guest):
+    """A guest with memory that can be plugged in piece by piece."""
+
+    def xml(self, files: GuestFiles) -> str:
+        return super().xml(files).replace("</devices>", f"{VIRTIO_MEM}</devices>")
+
+
+GROWING = Growing(name="vm-grows-01", vmid="109", memory_mib=256, boots=False, shape=Shape(room_mib=1024))
 
 
 @pytest.mark.timeout(120)
@@ -51,3 +69,17 @@ def test_no_memory_of_the_guest_is_in_what_is_kept(own_lab: PrivateLibvirt, tmp_
     (kept,) = own_lab.folder.rglob("*.header")
     assert kept.stat().st_mode & 0o777 == 0o600
     assert kept.stat().st_size < 4096
+
+
+def test_guest_with_memory_of_another_model_is_not_stopped_in_vain(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
+    add_running(own_lab, GROWING)
+    with hearing(own_lab.uri, GROWING.name) as listener:
+        refused = memdump(own_lab, tmp_path, GROWING, "--mode=live")
+        heard = listener.heard()
+    assert (refused.code, refused.lines[-1]["code"]) == (6, "layout-unknown")
+    assert "virtio-mem" in refused.lines[-1]["message"]
+    assert heard == []
+    captured = memdump(own_lab, tmp_path, GROWING, "--mode=auto").manifest
+    assert captured["mode"] == "paused"
+    assert len(captured["guest_pauses_ms"]) == 1
+    assert "virtio-mem" in " ".join(captured["warnings"])

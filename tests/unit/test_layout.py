@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from app.capture.elfcore import PT_LOAD, PT_NOTE, CoreHeader, Segment
-from app.capture.layout import Range, layout, layout_from_header, refuse_passthrough
+from app.capture.layout import Range, layout, layout_from_header, refuse_other_modules, refuse_passthrough
+from app.capture.live import laid_out_by_rules
 from app.capture.migration import Block, Field, Machine
 from app.errors import LayoutUnknown, LiveNotPossible
 from tests.machines import GIB, KIB, MIB, RESET, blocks, config, dimm, domain, i440fx, pci, q35, section
@@ -324,3 +325,39 @@ def test_devices_of_the_host_are_refused_before_anything_is_read(device: str) ->
 
 def test_usb_devices_of_the_host_and_plain_networks_are_none_that_matter() -> None:
     refuse_passthrough("vm", domain(GIB, devices="<hostdev type='usb'/><interface type='network'/>"))
+
+
+@pytest.mark.parametrize("model", ["nvdimm", "virtio-mem", "virtio-pmem", "sgx-epc"])
+def test_memory_of_other_models_is_refused_before_anything_is_read(model: str) -> None:
+    both = dimm(0, GIB, 4 * GIB) + f"<memory model='{model}'/>"
+    with pytest.raises(LayoutUnknown, match=f"vm has memory of the model {model}") as caught:
+        refuse_other_modules("vm", domain(2 * GIB, dimms=both))
+    assert "mode 'paused'" in str(caught.value)
+
+
+def test_dimms_are_not_refused() -> None:
+    refuse_other_modules("vm", domain(2 * GIB, dimms=dimm(0, GIB, 4 * GIB)))
+
+
+# -- by XML that is read again
+
+BEFORE = domain(GIB, most=4 * GIB)
+PLUGGED = domain(GIB + 128 * MIB, dimms=dimm(0, 128 * MIB, 4 * GIB), most=4 * GIB)
+STREAM = blocks(GIB, Block("memdimm0", 128 * MIB))
+
+
+def test_dimm_that_was_plugged_in_before_the_dump_is_found_in_the_xml_of_now() -> None:
+    ranges, xml = laid_out_by_rules(q35(), STREAM, BEFORE, lambda: PLUGGED)
+    assert ranges == layout(q35(), STREAM, PLUGGED)
+    assert xml == PLUGGED
+
+
+def test_xml_that_agrees_is_not_read_again() -> None:
+    ranges, xml = laid_out_by_rules(q35(), STREAM, PLUGGED, lambda: pytest.fail("read again"))
+    assert (ranges, xml) == (layout(q35(), STREAM, PLUGGED), PLUGGED)
+
+
+@pytest.mark.parametrize("now", [BEFORE, domain(GIB + MIB, dimms=dimm(0, MIB, 4 * GIB))], ids=["the same", "another"])
+def test_xml_of_now_that_does_not_agree_either_is_refused(now: str) -> None:
+    with pytest.raises(LayoutUnknown):
+        laid_out_by_rules(q35(), STREAM, BEFORE, lambda: now)
