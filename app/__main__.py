@@ -1,4 +1,7 @@
-"""``python -m app`` serves; ``python -m app login-url`` prints a fresh login URL. The environment alone configures."""
+"""``python -m app`` serves; ``login-url`` prints a fresh login URL; ``records rebuild`` makes the index from the manifests.
+
+The environment alone configures.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ hand_over()
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -22,9 +26,10 @@ from app.errors import ConfigError, StateError
 from app.log import open_log
 from app.web.connection import listen
 
-USAGE = "usage: python -m app [login-url]"
+USAGE = "usage: python -m app [login-url | records rebuild [--deliver]]"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+_SWITCH_SEC = 0.001
 GRACE_SEC = 5.0
 """How long requests that are being answered may take when the service ends."""
 
@@ -38,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
         if list(arguments) == ["login-url"]:
             print(make_login_url(settings))
             return 0
+        if list(arguments[:2]) == ["records", "rebuild"] and list(arguments[2:]) in ([], ["--deliver"]):
+            return rebuild(settings, deliver=len(arguments) > 2)
     except ConfigError as error:
         return _complain(str(error), EXIT_USAGE)
     except StateError as error:
@@ -48,6 +55,18 @@ def main(arguments: Sequence[str]) -> int:
 def _complain(line: str, code: int) -> int:
     print(line, file=sys.stderr)
     return code
+
+
+def rebuild(settings: Settings, *, deliver: bool) -> int:
+    """Refill the index and, with ``deliver``, the shared history. Beside a service, too, which tells what is new."""
+    from app.records.by_hand import rebuild_by_hand
+
+    try:
+        told, well = rebuild_by_hand(settings, deliver=deliver)
+    except OSError as error:
+        return _complain(f"DUMP_DIR={settings.dump_dir} cannot be read: {error.strerror or error}.", EXIT_FAILED)
+    print(*told, sep="\n")
+    return 0 if well else EXIT_FAILED
 
 
 def serve(settings: Settings) -> int:
@@ -85,6 +104,18 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def _give_the_loop_its_turn() -> None:
+    """However much other threads compute (a table of all records, say).
+
+    Python lets a thread compute for 5 ms before another has its turn, and the loop has to wait for its own after every system
+    call. And what is there by now stays: for the garbage collector to look through all of it, again and again, stopped
+    everything for 30 ms each time.
+    """
+    sys.setswitchinterval(_SWITCH_SEC)
+    gc.collect()
+    gc.freeze()
+
+
 async def _serve(foundation: Foundation, listening: socket.socket) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -98,6 +129,7 @@ async def _serve(foundation: Foundation, listening: socket.socket) -> None:
     runner = web.AppRunner(create_app(foundation), access_log=None, handle_signals=False, shutdown_timeout=GRACE_SEC)
     try:
         await runner.setup()
+        _give_the_loop_its_turn()
         server = await listen(runner, listening)
         for line in first_lines(foundation, url_of(foundation.settings, listening.getsockname()[1])):
             print(line, flush=True)

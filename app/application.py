@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from app.errors import DumpDirUnusable, HypervisorError, StateError, StateMissin
 from app.hypervisor import Hypervisor
 from app.jobs.alarms import SCHEMA as ALARMS_SCHEMA
 from app.jobs.alarms import Alarms
+from app.jobs.arrivals import Arrivals
 from app.jobs.inventory import Inventory
 from app.jobs.journal import SCHEMA as JOURNAL_SCHEMA
 from app.jobs.journal import Journal, activity_now
@@ -29,11 +31,15 @@ from app.jobs.promises import keep_all_promises, keep_promises
 from app.jobs.reconcile import reconcile
 from app.jobs.recorder import Recorder
 from app.jobs.standing import Watch
-from app.model import Activity, Link
+from app.model import Activity, ActivityKind, HistoryState, HistoryStatus, Link
 from app.records.index import SCHEMA as INDEX_SCHEMA
-from app.records.index import RecordIndex
+from app.records.index import RecordIndex, migrate
+from app.records.outbox import SCHEMA as OUTBOX_SCHEMA
+from app.records.pull import SCHEMA as PULL_SCHEMA
+from app.records.search import Filters
+from app.records.shared import SharedHistory, history_at
 from app.state import State, StateLock, lock_state
-from app.web import envelope, errors, guard, keys, live, routes, templates, wire
+from app.web import bodies, envelope, errors, guard, keys, live, requests, routes, templates
 from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
@@ -42,7 +48,7 @@ log = structlog.get_logger()
 
 _FIRST_TRY_SEC = 5.0
 
-SCHEMAS = (INDEX_SCHEMA, JOURNAL_SCHEMA, ALARMS_SCHEMA, ACCESS_SCHEMA)
+SCHEMAS = (INDEX_SCHEMA, OUTBOX_SCHEMA, PULL_SCHEMA, JOURNAL_SCHEMA, ALARMS_SCHEMA, ACCESS_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ def lay_foundation(settings: Settings) -> Foundation:
     """Take the state directory. Raises ``StateError``, above all ``StateInUse``."""
     lock = lock_state(settings.state_dir)
     try:
-        state = State.open(settings.state_file, *SCHEMAS)
+        state = State.open(settings.state_file, *SCHEMAS, migrate=migrate)
     except BaseException:
         lock.close()
         raise
@@ -90,7 +96,7 @@ def make_login_url(settings: Settings) -> str:
     """
     if not settings.state_file.is_file():
         raise StateMissing(str(settings.state_dir))
-    state = State.open(settings.state_file, *SCHEMAS)
+    state = State.open(settings.state_file, *SCHEMAS, migrate=migrate)
     try:
         return _login_url(url_of(settings, settings.port), Access(state, settings.auth).make_login_code())
     finally:
@@ -112,7 +118,8 @@ def _login_url(url: str, code: str) -> str:
 def create_app(foundation: Foundation) -> web.Application:
     """The service as an aiohttp application; its parts start and stop with it."""
     app = web.Application(
-        middlewares=[envelope.log_requests, errors.answer_problems, guard.gate], client_max_size=wire.MAX_BODY_BYTES
+        middlewares=[envelope.log_requests, errors.answer_problems, guard.gate, bodies.read_within()],
+        client_max_size=requests.MAX_BODY_BYTES,
     )
     assets = Assets.read()
     app[keys.SETTINGS] = foundation.settings
@@ -134,6 +141,7 @@ class _Parts:
 
     def __init__(self, foundation: Foundation) -> None:
         self.settings = foundation.settings
+        self.state = foundation.state
         self.changes = Changes()
         self.view = View(self.changes)
         self.index = RecordIndex(foundation.state)
@@ -143,14 +151,22 @@ class _Parts:
             self.settings.libvirt_uri, domains_changed=self._domains_changed, status_changed=self._hypervisor_changed
         )
         self.inventory = Inventory(self.hypervisor, self.index, self.alarms, self.changes)
-        self.recorder = Recorder(foundation.state, self.index, self.inventory, self.journal, self.changes)
+        self.history_client = history_at(self.settings)
+        self.recorder = Recorder(
+            foundation.state, self.index, self.inventory, self.journal, self.changes, queue=self.history_client is not None
+        )
+        self.history = self._shared_history(foundation.state)
         self.pool = Pool(self.settings, self.hypervisor, self.journal, self.recorder, self.alarms, self.changes)
+        self._started_at = datetime.now(UTC)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def put_into(self, app: web.Application) -> None:
         """For the routes."""
         app[keys.CHANGES] = self.changes
+        app[keys.HISTORY] = self.history_status
+        app[keys.HYPERVISOR] = self.hypervisor
         app[keys.INDEX] = self.index
+        app[keys.STATE] = self.state
         app[keys.INVENTORY] = self.inventory
         app[keys.JOURNAL] = self.journal
         app[keys.POOL] = self.pool
@@ -158,18 +174,23 @@ class _Parts:
 
     async def run(self, _app: web.Application) -> AsyncIterator[None]:
         """Reconcile, read the stores, then start what moves; stop it in the opposite order."""
-        await self._warn_of_settings()
         await self._make_dump_dir()
-        await reconcile(self.settings, self.journal, self.index)
+        names = await reconcile(self.settings, self.journal, self.state, self.index)
         for store in (self.inventory, self.alarms, self.recorder, self.pool):
             await store.open()
         await self._begin_view()
         self.changes.publish("hypervisor", self.hypervisor.status)
+        if self.history is not None:
+            await self.history.open()
+        self.changes.publish("history", self.history_status())
         moving = [
             self._go(self.recorder.watch()),
             self._go(self.hypervisor.follow(self._connected)),
             self._go(keep_all_promises(self.settings, self._watch())),
+            self._go(Arrivals(self.settings.dump_dir, names, self.recorder, self.journal).watch()),
         ]
+        if self.history is not None:
+            moving.append(self._go(self.history.run()))
         with contextlib.suppress(TimeoutError):  # so that who asks first finds the inventory; without libvirt it starts, too
             await asyncio.wait_for(self.hypervisor.tried.wait(), _FIRST_TRY_SEC)
         yield
@@ -177,11 +198,13 @@ class _Parts:
         for task in moving:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.history_client is not None:
+            await self.history_client.close()
 
     async def _begin_view(self) -> None:
         self.view.begin(
             jobs=self.pool.jobs()[:NEWEST_JOBS],
-            records=(await self.index.page(NEWEST_RECORDS, 0)).records,
+            records=(await self.index.page(Filters(), limit=NEWEST_RECORDS)).records,
             stats=await self.index.stats(),
             activity=await self.journal.activity(NEWEST_ACTIVITY),
         )
@@ -198,11 +221,6 @@ class _Parts:
         if why is not None:
             message = f"Dumps cannot be written to {dump_dir}: {why}. Make the folder, make it writable, or set DUMP_DIR."
             await self._tell(activity_now("error", DumpDirUnusable.code, message))
-
-    async def _warn_of_settings(self) -> None:
-        if self.settings.influx_url is not None:
-            message = "INFLUX_URL is set, but this version does not use it yet: records are kept in the local index alone."
-            await self.journal.tell(activity_now("warning", "influx-not-used", message))
 
     def _go(self, work: Any) -> asyncio.Task[Any]:
         """A task that is waited for at the end, and whose failure does not go unheard."""
@@ -239,6 +257,30 @@ class _Parts:
         else:
             line = activity_now("error", f"hypervisor-{status.state}", status.message or "libvirt cannot be reached.")
         self._go(self._tell(line))
+
+    # --- what is told of the shared history
+
+    def _shared_history(self, state: State) -> SharedHistory | None:
+        if self.history_client is None:
+            return None
+
+        async def tell(kind: ActivityKind, code: str, message: str) -> None:
+            await self._tell(activity_now(kind, code, message))
+
+        history = SharedHistory(
+            self.history_client,
+            state,
+            f"{self.settings.influx_url}, database {self.settings.influx_db}",
+            take_in=self.recorder.take_in,
+            changed=lambda status: self.changes.publish("history", status),
+            tell=tell,
+        )
+        self.recorder.queued = history.queued
+        return history
+
+    def history_status(self) -> HistoryStatus:
+        """How the shared history is, or that there is none."""
+        return self.history.status if self.history is not None else HistoryStatus(state=HistoryState.OFF, since=self._started_at)
 
     async def _tell(self, line: Activity) -> None:
         try:

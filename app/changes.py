@@ -23,8 +23,8 @@ from app.model import Phase, Progress
 HELD = 1000
 """Changes that are kept for those who come back, and how far behind a subscriber may fall."""
 
-Topic = Literal["vms", "hypervisor", "job", "record", "stats", "activity"]
-TOPICS: tuple[Topic, ...] = ("vms", "hypervisor", "job", "record", "stats", "activity")
+Topic = Literal["vms", "hypervisor", "history", "job", "record", "stats", "activity"]
+TOPICS: tuple[Topic, ...] = ("vms", "hypervisor", "history", "job", "record", "stats", "activity")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,13 @@
     │   ├── HypervisorUnreachable        hypervisor-unreachable
     │   ├── HypervisorNotResponding      hypervisor-not-responding
     │   └── HypervisorRefused            hypervisor-refused
+    ├── HistoryError                     InfluxDB cannot take or give what was asked; the index answers all the same
+    │   ├── HistoryUnreachable           history-unreachable
+    │   ├── HistoryWrongUrl              history-wrong-url
+    │   ├── HistoryRefused               history-refused    (the token)
+    │   ├── HistoryTypeConflict          history-type-conflict (some points, for ever)
+    │   ├── HistoryTooWide               history-too-wide   (ask for a smaller window)
+    │   └── HistoryFailed                history-failed
     └── CaptureError
         ├── LiveNotPossible              live-not-possible  (the guest cannot migrate, or its memory's layout is not certain)
         │   └── LayoutUnknown            layout-unknown
@@ -47,7 +54,7 @@ An error carries fields, the sentence is made in ``__str__``, and says what to d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -276,6 +283,85 @@ class HypervisorRefused(HypervisorError):
     """libvirt answered, and said no."""
 
     code = "hypervisor-refused"
+
+
+class HistoryError(MemoryDumpsError):
+    """The shared history cannot be used as asked. No record is lost by that: the index has them all."""
+
+
+class HistoryUnreachable(HistoryError):
+    """Nothing answers at ``INFLUX_URL``, or not in time. It may be back any moment."""
+
+    code = "history-unreachable"
+
+    def __init__(self, url: str, cause: str) -> None:
+        super().__init__(
+            f"InfluxDB at {url} cannot be reached: {cause}. Check that it runs, and the host and port in INFLUX_URL. "
+            "Records wait here until then."
+        )
+        self.url = url
+        self.cause = cause
+
+
+class HistoryWrongUrl(HistoryError):
+    """``INFLUX_URL`` is no URL of a server, or what answers there is not InfluxDB 3."""
+
+    code = "history-wrong-url"
+
+    def __init__(self, url: str, cause: str) -> None:
+        super().__init__(
+            f"INFLUX_URL={url} does not lead to InfluxDB 3: {cause}. It should be like http://influx.example.org:8181."
+        )
+        self.url = url
+        self.cause = cause
+
+
+class HistoryRefused(HistoryError):
+    """InfluxDB does not accept the token, or the token may not use the database."""
+
+    code = "history-refused"
+
+    def __init__(self, url: str, database: str, cause: str) -> None:
+        super().__init__(
+            f"InfluxDB at {url} refuses the token: {cause}. "
+            f"Set INFLUX_TOKEN to one that may read and write the database {database!r}."
+        )
+        self.url = url
+        self.database = database
+        self.cause = cause
+
+
+class HistoryTypeConflict(HistoryError):
+    """InfluxDB will never take some of the points; the others are written.
+
+    ``refused`` has InfluxDB's words by the place of each such point in what was given to ``write``.
+    """
+
+    code = "history-type-conflict"
+
+    def __init__(self, refused: Mapping[int, str]) -> None:
+        first = next(iter(refused.values()), "")
+        super().__init__(
+            f"InfluxDB will never take {len(refused)} of the records: {first}. The type of a column cannot be changed: "
+            "set INFLUX_DB to another database, or remove the table mem_dumps there if it is another program's."
+        )
+        self.refused = dict(refused)
+
+
+class HistoryTooWide(HistoryError):
+    """The window touches more files than InfluxDB opens for one query."""
+
+    code = "history-too-wide"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"The time asked for is too wide for InfluxDB: {cause}. Ask for a smaller window.")
+        self.cause = cause
+
+
+class HistoryFailed(HistoryError):
+    """InfluxDB answered with an error of another kind; its words are in the message."""
+
+    code = "history-failed"
 
 
 RUNS_ON = "The guest runs on."

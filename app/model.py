@@ -174,6 +174,53 @@ class HypervisorStatus:
     message: str | None = None
 
 
+class HistoryState(StrEnum):
+    """How the shared history of records is. ``OFF``: there is none (no ``INFLUX_URL``)."""
+
+    OFF = "off"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    UNREACHABLE = "unreachable"
+    WRONG_URL = "wrong-url"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryStatus:
+    """The shared history as a person should see it. ``message`` says what is wrong and what to do; None when nothing is.
+
+    ``pending`` records wait for delivery, ``set_aside`` ones were refused for good. While the first pull goes on,
+    ``read_back_to`` is how far into the past it is, and ``pulled`` what it brought.
+    """
+
+    state: HistoryState
+    since: datetime
+    message: str | None = None
+    pending: int = 0
+    set_aside: int = 0
+    read_back_to: datetime | None = None
+    pulled: int = 0
+
+    @property
+    def summary(self) -> str:
+        """One quiet line; empty where there is no shared history."""
+        if self.state is HistoryState.OFF:
+            return ""
+        parts = [f"History: {self.state.replace('-', ' ')}"]
+        if self.pending:
+            parts.append(f"{_records(self.pending)} {'waits' if self.pending == 1 else 'wait'} for InfluxDB")
+        if self.set_aside:
+            parts.append(f"{_records(self.set_aside)} set aside, refused by InfluxDB")
+        if self.read_back_to is not None:
+            parts.append(f"reading its past, back to {self.read_back_to:%Y-%m-%d}, {_records(self.pulled)} so far")
+        return " · ".join(parts)
+
+
+def _records(number: int) -> str:
+    return f"{number:,} {'record' if number == 1 else 'records'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """One VM as the live feed shows it. ``last_dump`` is the timestamp of its newest record; ``alarm`` says that it stands
@@ -388,6 +435,35 @@ class Stats:
     total_size_bytes: int
     avg_duration_sec: float
     last_dump: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmStats:
+    """Totals over the records of one VM: of one uuid or, where records have none, of one (dom, vmid). It may have had other
+    names before."""
+
+    uuid: str
+    dom: str
+    vmid: str
+    total_dumps: int
+    total_size_bytes: int
+    avg_duration_sec: float
+    avg_pause_ms: float
+    longest_pause_ms: float
+    last_dump: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayStats:
+    """Totals over the records of one day (UTC), ``YYYY-MM-DD``."""
+
+    day: str
+    total_dumps: int
+    total_size_bytes: int
+    avg_duration_sec: float
+    avg_pause_ms: float
+    longest_pause_ms: float
+    last_dump: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

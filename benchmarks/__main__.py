@@ -7,14 +7,18 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
-from benchmarks import dump_time, event_loop, guest_pause, live_pause, live_time, parser, peak_memory
+from benchmarks import dump_time, event_loop, guest_pause, live_pause, live_time, parser, peak_memory, records, records_http
 from benchmarks.figures import RUNS, Figure
 from benchmarks.stage import GUEST, GUESTS, Stage, stage
 
 REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+
+T = TypeVar("T")
 
 CLAIMS: tuple[Callable[[Stage], Figure], ...] = (
     dump_time.against_three_steps,
@@ -34,16 +38,32 @@ CLAIMS: tuple[Callable[[Stage], Figure], ...] = (
 
 def main(names: Sequence[str]) -> int:
     """Measure the claims whose name contains one of ``names``, or all; only a whole run is written down."""
-    chosen = [claim for claim in CLAIMS if not names or any(name in claim.__qualname__ for name in names)]
-    with tempfile.TemporaryDirectory(prefix="memdump-bench-") as folder, stage(Path(folder), GUESTS) as on:
-        figures = []
-        for claim in chosen:
-            figures.append(claim(on))
-            print(_row(figures[-1]), flush=True)
-    if len(chosen) == len(CLAIMS):
+    figures = [
+        *_measure(CLAIMS, names, lambda folder: stage(folder, GUESTS)),
+        *_measure((*records.CLAIMS, *records_http.CLAIMS), names, records_http.desk),
+    ]
+    if not names:
         REPORT.write_text(_report(figures))
         print(f"Written to {REPORT.relative_to(Path.cwd())}.")
     return 0 if all(figure.met for figure in figures) else 1
+
+
+def _measure(
+    claims: Sequence[Callable[[T], Figure]], names: Sequence[str], stand: Callable[[Path], AbstractContextManager[T]]
+) -> list[Figure]:
+    """What they need is made only if some of them are asked for."""
+    chosen = [claim for claim in claims if not names or any(name in _name(claim) for name in names)]
+    figures: list[Figure] = []
+    if chosen:
+        with tempfile.TemporaryDirectory(prefix="memdump-bench-") as folder, stand(Path(folder)) as on:
+            for claim in chosen:
+                figures.append(claim(on))
+                print(_row(figures[-1]), flush=True)
+    return figures
+
+
+def _name(claim: Callable[..., Figure]) -> str:
+    return f"{claim.__module__}.{claim.__qualname__}"
 
 
 def _row(figure: Figure) -> str:
@@ -57,9 +77,10 @@ def _report(figures: Sequence[Figure]) -> str:
 
 Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, on {_machine()}.
 
-A demo guest of 1 GiB, {GUEST.random_mib} MiB of it random and {GUEST.text_mib} MiB text, under software emulation. Each line is
-measured beside its baseline in the same run, in turn, {RUNS} times after one that does not count: the median, and the least
-and the most in brackets.
+Dumps are measured on a demo guest of 1 GiB, {GUEST.random_mib} MiB of it random and {GUEST.text_mib} MiB text, under
+software emulation, each line beside its baseline in the same run, in turn, {RUNS} times after one that does not count: the
+median, and the least and the most in brackets. Records are a million of 200 VMs over two years, asked of the index alone and of a
+service over HTTP.
 
 | | ours | baseline | compared | at most | |
 | --- | --- | --- | --- | --- | --- |

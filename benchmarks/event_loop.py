@@ -24,14 +24,14 @@ _MORE_MS = 50
 def while_two_dumps_run(on: Stage) -> Figure:
     """Both loops tick every millisecond; what counts is the longest time between two ticks."""
     ours, idle = [], []
-    with _watched_service(on) as (by, gaps), _idle_loop(on.folder / "idle.gaps") as idle_gaps:
+    with watched_service(on.folder / "loop", LIBVIRT_URI=on.lab.uri) as (by, gaps), idle_loop(on.folder / "idle.gaps") as idle_gaps:
         dump(by, [GUEST, SECOND], "gzip")
         for _ in range(RUNS):
             since = time.monotonic()
             dump(by, [GUEST, SECOND], "gzip")
             until = time.monotonic()
-            ours.append(_longest_ms(gaps, since, until))
-            idle.append(_longest_ms(idle_gaps, since, until))
+            ours.append(longest_ms(gaps, since, until))
+            idle.append(longest_ms(idle_gaps, since, until))
     more_ms = median(ours) - median(idle)
     return Figure(
         claim="longest gap of the service's event loop while two dumps run, against an idle loop beside it",
@@ -43,7 +43,7 @@ def while_two_dumps_run(on: Stage) -> Figure:
     )
 
 
-def _longest_ms(gaps: Path, since: float, until: float) -> float:
+def longest_ms(gaps: Path, since: float, until: float) -> float:
     """The longest gap that ended between two moments of CLOCK_MONOTONIC, which all processes share."""
     lines = (line.split() for line in gaps.read_text().splitlines())
     return max((float(gap) * 1000 for at, gap in lines if since <= float(at) <= until), default=_LEAST_SEC * 1000)
@@ -62,16 +62,16 @@ async def watch(gaps: Path) -> None:
 
 
 @contextlib.contextmanager
-def _watched_service(on: Stage) -> Iterator[tuple[Service, Path]]:
-    folder = on.folder / "loop"
-    with running_service(
-        folder, program=[sys.executable, "-m", "benchmarks.event_loop", str(folder / "gaps")], LIBVIRT_URI=on.lab.uri
-    ) as by:
+def watched_service(folder: Path, **settings: str) -> Iterator[tuple[Service, Path]]:
+    """A service that writes down the gaps of its loop, and where it does."""
+    program = [sys.executable, "-m", "benchmarks.event_loop", str(folder / "gaps")]
+    with running_service(folder, program=program, **settings) as by:
         yield by, folder / "gaps"
 
 
 @contextlib.contextmanager
-def _idle_loop(gaps: Path) -> Iterator[Path]:
+def idle_loop(gaps: Path) -> Iterator[Path]:
+    """A loop in a process of its own that has nothing to do."""
     idle = subprocess.Popen([sys.executable, "-m", "benchmarks.event_loop", str(gaps), "--idle"])
     try:
         yield gaps

@@ -120,6 +120,7 @@ def main(arguments: list[str]) -> int:
 def run(request: Request, patience: Patience, tell: Callable[[Line], None]) -> int:
     """Capture one VM after the other; returns the exit code."""
     codes: set[int] = set()
+    recorded: list[str] = []
     try:
         connection = connect(request.uri, patience)
     except MemoryDumpsError as error:
@@ -127,11 +128,12 @@ def run(request: Request, patience: Patience, tell: Callable[[Line], None]) -> i
             codes.add(_failed(vm, error, tell))
         return _worst(codes)
     for label, vm in _wanted(request, connection):
-        code = _one(request, connection, label, vm, patience, tell)
+        code = _one(request, connection, label, vm, patience, tell, recorded)
         codes.add(code)
         if code == _CANCELLED:
             break
     connection.close()
+    codes.add(_deliver(request, recorded))
     return _worst(codes)
 
 
@@ -150,28 +152,58 @@ def _wanted(request: Request, connection: Connection) -> list[tuple[str, str]]:
     return [(vm, name) for name, vm in found.items()]
 
 
-def _one(request: Request, connection: Connection, label: str, vm: str, patience: Patience, tell: Callable[[Line], None]) -> int:
+def _one(
+    request: Request,
+    connection: Connection,
+    label: str,
+    vm: str,
+    patience: Patience,
+    tell: Callable[[Line], None],
+    recorded: list[str],
+) -> int:
     connection.patience = patience
     try:
         manifest = capture(request.order(vm), connection, Report(label, tell), patience)
     except MemoryDumpsError as error:
         return _failed(label, error, tell)
-    code = _record(request, manifest)
+    code = _record(request, manifest, recorded)
     tell(SealedLine(vm=label, manifest=manifest))
     return code
 
 
-def _record(request: Request, manifest: Manifest) -> int:
+def _record(request: Request, manifest: Manifest, recorded: list[str]) -> int:
     """Commit the record, unless the service does that itself. The dump exists whatever comes of it."""
     if request.record:
-        from app.records.index import record_by_hand
+        from app.records.by_hand import record_by_hand
 
         try:
-            record_by_hand(request.settings.state_file, manifest)
+            record_by_hand(request.settings.state_file, manifest, queue=request.settings.influx_url is not None)
+            recorded.append(manifest.dump_id)
         except StateError as error:
             print(f"memdump: the dump is sealed, but its record is not kept yet: {error}", file=sys.stderr)
             return _UNDELIVERED
     return 0
+
+
+def _deliver(request: Request, dump_ids: list[str]) -> int:
+    """Bring the records to the shared history, if there is one. They wait in the outbox whatever comes of it."""
+    if not dump_ids or request.settings.influx_url is None:
+        return 0
+    from app.records.by_hand import deliver_by_hand
+
+    try:
+        why = deliver_by_hand(request.settings, dump_ids)
+    except (StateError, ConfigError) as error:
+        why = str(error)
+    if why is None:
+        return 0
+    what = "its record is not" if len(dump_ids) == 1 else "not every record is"
+    print(
+        f"memdump: sealed and recorded, but {what} delivered to InfluxDB yet: {why} "
+        "The service delivers what waits, as soon as it can.",
+        file=sys.stderr,
+    )
+    return _UNDELIVERED
 
 
 def _failed(vm: str, error: MemoryDumpsError, tell: Callable[[Line], None]) -> int:

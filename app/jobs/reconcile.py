@@ -17,29 +17,33 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from app.config import Settings
-from app.evidence import finish_partials, manifests
+from app.evidence import finish_partials
 from app.jobs.journal import Journal, Survivor, activity_now
 from app.jobs.process import start_of
 from app.jobs.promises import drop_dead_fifos
-from app.model import DumpRecord, Fault, Job, Manifest, Phase
+from app.model import DumpRecord, Fault, Job, Phase
 from app.records.index import RecordIndex
+from app.records.rebuild import refill
+from app.state import State
 
 _ENDS_SEC = 5.0
 
 
-async def reconcile(settings: Settings, journal: Journal, index: RecordIndex) -> None:
-    """Do all of that. Raises ``StateError``; what else goes wrong is told in the activity log."""
+async def reconcile(settings: Settings, journal: Journal, state: State, index: RecordIndex) -> frozenset[str]:
+    """Do all of that; the names of the manifests that were there. Raises ``StateError``; what else goes wrong is told in the
+    activity log."""
     survivors = await journal.survivors()
     for survivor in survivors:
         if await asyncio.to_thread(_end, survivor):
             await journal.tell(activity_now("warning", "capture-process-ended", _ENDED.format(survivor.pid), job=survivor.job))
     await drop_dead_fifos(settings, journal)
     await _finish(settings, journal)
-    await rebuild(settings, journal, index)
+    names = await rebuild(settings, journal, state)
     dumps = {survivor.job.job_id: survivor.dump_id for survivor in survivors}
     for job in await journal.unfinished():
         dump_id = job.dump_id or dumps.get(job.job_id)
         await _end_job(journal, job, await index.get(dump_id) if dump_id else None)
+    return names
 
 
 _ENDED = "A capture process that outlived the service was ended (process {})."
@@ -78,19 +82,19 @@ async def _finish(settings: Settings, journal: Journal) -> None:
         await journal.tell(activity_now("warning", "partial-kept", f"A partial file was left as it is, for {reason}: {partial}."))
 
 
-async def rebuild(settings: Settings, journal: Journal, index: RecordIndex) -> None:
-    """Give every manifest in ``DUMP_DIR`` that has no record one."""
-    known = await index.known()
-    new = 0
-    for path, found in await asyncio.to_thread(lambda: list(manifests(settings.dump_dir))):
-        if not isinstance(found, Manifest):
-            await journal.tell(activity_now("error", found.code, f"{found} The dump beside it has no record: {path}."))
-        elif found.dump_id not in known:
-            await index.add(found)
-            new += 1
-    if new:
-        text = f"{new} {'dump' if new == 1 else 'dumps'} in {settings.dump_dir} had no record and got one."
+async def rebuild(settings: Settings, journal: Journal, state: State) -> frozenset[str]:
+    """Give every manifest in ``DUMP_DIR`` that has no record one; the names of all that are there."""
+    try:
+        refilled = await refill(state, settings.dump_dir, queue=settings.influx_url is not None)
+    except OSError:  # told already, where partial files were looked for
+        return frozenset()
+    for error in refilled.damaged:
+        await journal.tell(activity_now("error", error.code, f"{error} The dump beside it has no record."))
+    if refilled.added:
+        dumps = "dump" if refilled.added == 1 else "dumps"
+        text = f"{refilled.added} {dumps} in {settings.dump_dir} had no record and got one."
         await journal.tell(activity_now("info", "records-rebuilt", text))
+    return refilled.names
 
 
 async def _end_job(journal: Journal, job: Job, sealed: DumpRecord | None) -> None:

@@ -1,100 +1,37 @@
-"""The index: the searchable collection of all records, in the state file.
-
-A record is a row of ``records``, which holds what is searched and sorted by and nothing else, so that a search over a
-million records reads little; the manifest it is a copy of is beside it in ``manifests``, without the domain's XML, which
-is long and which no list shows. Records are only ever added.
-"""
+"""The index: the searchable collection of all records, in the state file. Records are only ever added."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
 
-from app.model import DumpRecord, Manifest, Stats
+from app.model import DayStats, DumpRecord, Manifest, Stats, VmStats
+from app.records import totals
+from app.records.schema import SCHEMA as SCHEMA
+from app.records.schema import add_to as add_to
+from app.records.schema import migrate as migrate
+from app.records.search import Filters, Order, Position, Row, count, few, part, walk
 from app.state import State
 
-SCHEMA = """
--- AUTOINCREMENT: a number is never given twice, so "what came after number n" misses nothing. Writers take turns, so
--- numbers become visible in their order. Timestamps are RFC 3339, UTC, with six digits: as text they sort by time.
-CREATE TABLE IF NOT EXISTS records (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    dump_id TEXT NOT NULL UNIQUE,
-    timestamp TEXT NOT NULL,
-    dom TEXT NOT NULL,
-    vmid TEXT NOT NULL,
-    uuid TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    stored_sha256 TEXT NOT NULL,
-    dump_path TEXT NOT NULL,
-    gzip_size_bytes INTEGER NOT NULL,
-    duration_sec REAL NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS records_newest_first ON records (timestamp DESC, dump_id DESC);
+MOST_NEWS = 1000
+"""Records that ``since`` gives out at once."""
 
-CREATE TABLE IF NOT EXISTS manifests (
-    number INTEGER PRIMARY KEY REFERENCES records,
-    manifest TEXT NOT NULL,
-    domain_xml TEXT NOT NULL
-) STRICT;
-
--- One row a VM, kept up to date by a trigger: totals and newest dumps are asked for after every dump, and cost what the
--- number of VMs is. Over the records themselves, even with a covering index, a million of them took 100 ms each time.
--- A VM is its uuid; where a record has none, its (dom, vmid).
-CREATE TABLE IF NOT EXISTS recorded_vms (
-    uuid TEXT NOT NULL,
-    dom TEXT NOT NULL,
-    vmid TEXT NOT NULL,
-    dumps INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    duration_sec REAL NOT NULL,
-    newest TEXT NOT NULL,
-    PRIMARY KEY (uuid, dom, vmid)
-) STRICT, WITHOUT ROWID;
-CREATE TRIGGER IF NOT EXISTS records_count AFTER INSERT ON records BEGIN
-    INSERT INTO recorded_vms VALUES (
-        NEW.uuid,
-        CASE NEW.uuid WHEN '' THEN NEW.dom ELSE '' END,
-        CASE NEW.uuid WHEN '' THEN NEW.vmid ELSE '' END,
-        1,
-        NEW.gzip_size_bytes,
-        NEW.duration_sec,
-        NEW.timestamp
-    ) ON CONFLICT DO UPDATE SET
-        dumps = dumps + 1,
-        size_bytes = size_bytes + excluded.size_bytes,
-        duration_sec = duration_sec + excluded.duration_sec,
-        newest = max(newest, excluded.newest);
-END;
-"""
-
-_ADD = """
-INSERT INTO records
-    (dump_id, timestamp, dom, vmid, uuid, sha256, stored_sha256, dump_path, gzip_size_bytes, duration_sec)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-# The page is chosen within the index alone; manifests are fetched only for the rows that are on it.
-_PAGE = """
-WITH page AS (SELECT number, timestamp, dump_id FROM records ORDER BY timestamp DESC, dump_id DESC LIMIT ? OFFSET ?)
-SELECT manifest FROM page JOIN manifests USING (number) ORDER BY timestamp DESC, dump_id DESC
-"""
-_STATS = """
-SELECT coalesce(sum(dumps), 0), count(*), coalesce(sum(size_bytes), 0), coalesce(sum(duration_sec) / sum(dumps), 0.0), max(newest)
-FROM recorded_vms
-"""
+CHUNK = 2000
 
 _decoder = msgspec.json.Decoder(Manifest)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some records, and how many there are in all."""
+    """Some records, each as the JSON that lists show; how many match in all; where to go on, None at the end."""
 
-    records: tuple[DumpRecord, ...]
+    records: tuple[msgspec.Raw, ...]
     count: int
+    next: Position | None
 
 
 class RecordIndex:
@@ -105,23 +42,62 @@ class RecordIndex:
 
     async def add(self, manifest: Manifest) -> bool:
         """Keep the record of ``manifest``, durably. False, and nothing changes, if its ``dump_id`` is known already."""
-        return await self._state.run(lambda connection: _add(connection, manifest))
+        return await self._state.run(lambda connection: add_to(connection, manifest))
 
-    async def page(self, limit: int, offset: int) -> Page:
-        """``limit`` records, newest first, after the first ``offset``."""
+    async def add_many(self, manifests: Iterable[Manifest]) -> int:
+        """``add`` them in one transaction; how many were new."""
+        return await self._state.run(lambda connection: sum(add_to(connection, manifest) for manifest in manifests))
+
+    async def page(
+        self, filters: Filters, *, limit: int, order: Order = "desc", offset: int = 0, after: Position | None = None
+    ) -> Page:
+        """``limit`` of the records that match, in the order of their timestamps, from ``offset`` or just behind ``after`` on."""
 
         def work(connection: sqlite3.Connection) -> Page:
-            count = connection.execute("SELECT coalesce(sum(dumps), 0) FROM recorded_vms").fetchone()[0]
-            return Page(_records(text for (text,) in connection.execute(_PAGE, (limit, offset))), count)
+            matches = few(connection, filters)
+            if matches is not None:
+                rows, found = part(matches, order, limit + 1, offset, after), len(matches)
+            else:
+                rows = walk(connection, filters, order, limit + 1, offset, after)
+                found = count(connection, filters)
+            shown = rows[:limit]
+            return Page(
+                records=tuple(msgspec.Raw(text) for text in _manifests(connection, shown)),
+                count=found,
+                next=Position(*shown[-1][:2]) if len(rows) > limit else None,
+            )
 
-        return await self._state.read(work)
+        return await self._state.read(work, slow=bool(filters.q))
+
+    async def chunks(self, filters: Filters, order: Order = "desc") -> AsyncIterator[tuple[DumpRecord, ...]]:
+        """All records that match, some thousand at a time. Between two of them nothing is held, and records that are added
+        meanwhile may or may not be among them."""
+        matches = await self._state.read(lambda connection: few(connection, filters), slow=True)
+        after: Position | None = None
+        while True:
+
+            def work(connection: sqlite3.Connection, after: Position | None = after) -> tuple[list[Row], tuple[DumpRecord, ...]]:
+                if matches is not None:
+                    rows = part(matches, order, CHUNK, 0, after)
+                else:
+                    rows = walk(connection, filters, order, CHUNK, 0, after)
+                return rows, _decoded(_manifests(connection, rows))
+
+            rows, records = await self._state.read(work, slow=True)
+            if records:
+                yield records
+            if len(rows) < CHUNK:
+                return
+            after = Position(*rows[-1][:2])
 
     async def get(self, dump_id: str) -> DumpRecord | None:
         """The whole manifest of one dump."""
 
         def work(connection: sqlite3.Connection) -> DumpRecord | None:
             found = connection.execute(
-                "SELECT manifest, domain_xml FROM records JOIN manifests USING (number) WHERE dump_id = ?", (dump_id,)
+                "SELECT manifest, coalesce(domain_xml, '') FROM records JOIN manifests USING (number) "
+                "LEFT JOIN domain_xmls USING (number) WHERE dump_id = ?",
+                (dump_id,),
             ).fetchone()
             return replace(_decoder.decode(found[0]), domain_xml=found[1]) if found else None
 
@@ -129,81 +105,46 @@ class RecordIndex:
 
     async def stats(self) -> Stats:
         """Totals over all records."""
+        return await self._state.read(totals.stats)
 
-        def work(connection: sqlite3.Connection) -> Stats:
-            dumps, vms, size_bytes, average_sec, newest = connection.execute(_STATS).fetchone()
-            return Stats(
-                total_dumps=dumps,
-                total_vms=vms,
-                total_size_bytes=size_bytes,
-                avg_duration_sec=average_sec,
-                last_dump=newest,
-            )
+    async def stats_by_vm(self, since: str | None = None, until: str | None = None) -> tuple[VmStats, ...]:
+        """Totals of each VM that has records from ``since`` on and before ``until``, by name."""
+        return await self._state.read(lambda connection: totals.by_vm(connection, since, until))
 
-        return await self._state.read(work)
+    async def stats_by_day(self, since: str | None = None, until: str | None = None) -> tuple[DayStats, ...]:
+        """Totals of each day that has records from ``since`` on and before ``until``, oldest first."""
+        return await self._state.read(lambda connection: totals.by_day(connection, since, until))
 
     async def last_dumps(self) -> dict[str, str]:
         """The timestamp of the newest record of each VM that has a uuid, by that."""
-        return await self._state.read(
-            lambda connection: dict(connection.execute("SELECT uuid, newest FROM recorded_vms WHERE uuid <> ''").fetchall())
-        )
-
-    async def known(self) -> frozenset[str]:
-        """Every ``dump_id``."""
-        return await self._state.read(
-            lambda connection: frozenset(dump_id for (dump_id,) in connection.execute("SELECT dump_id FROM records"))
-        )
+        question = "SELECT uuid, max(newest) FROM vms WHERE uuid <> '' GROUP BY uuid"
+        return await self._state.read(lambda connection: dict(connection.execute(question).fetchall()))
 
     async def newest(self) -> int:
         """The number of the newest record, 0 if there is none."""
-        return await self._state.read(_newest)
+        question = "SELECT coalesce(max(number), 0) FROM records"
+        return await self._state.read(lambda connection: int(connection.execute(question).fetchone()[0]))
 
     async def since(self, number: int) -> tuple[int, tuple[DumpRecord, ...]]:
-        """The newest number in the index (0: none), and the records with a number above ``number`` in their order.
+        """The records with a number above ``number`` in their order, a thousand at most, and the number to ask from next.
 
-        So the service learns what another process added. The records of a long absence come all at once.
+        So the service learns what another process added.
         """
 
         def work(connection: sqlite3.Connection) -> tuple[int, tuple[DumpRecord, ...]]:
-            rows = connection.execute("SELECT manifest FROM manifests WHERE number > ? ORDER BY number", (number,))
-            return _newest(connection), _records(text for (text,) in rows)
+            rows = connection.execute(
+                "SELECT number, manifest FROM manifests WHERE number > ? ORDER BY number LIMIT ?", (number, MOST_NEWS)
+            ).fetchall()
+            return (rows[-1][0] if rows else number), _decoded(text for _, text in rows)
 
         return await self._state.read(work)
 
 
-def record_by_hand(state_file: Path, manifest: Manifest) -> None:
-    """Keep the record of ``manifest`` from a process that has no service in it. Blocks. Raises ``StateError``."""
-    state = State.open(state_file, SCHEMA)
-    try:
-        state.run_now(lambda connection: _add(connection, manifest))
-    finally:
-        state.close()
+def _manifests(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:
+    question = "SELECT manifest FROM json_each(?) AS wanted CROSS JOIN manifests ON number = wanted.value"
+    numbers = json.dumps([number for _, _, number in rows])
+    return [manifest for (manifest,) in connection.execute(question, (numbers,))]
 
 
-def _add(connection: sqlite3.Connection, manifest: Manifest) -> bool:
-    if connection.execute("SELECT 1 FROM records WHERE dump_id = ?", (manifest.dump_id,)).fetchone():
-        return False  # nothing is written, so nobody is told of news (ON CONFLICT DO NOTHING would use up a number)
-    row = (
-        manifest.dump_id,
-        manifest.timestamp,
-        manifest.dom,
-        manifest.vmid,
-        manifest.uuid,
-        manifest.sha256,
-        manifest.stored_sha256,
-        manifest.dump_path,
-        manifest.gzip_size_bytes,
-        float(manifest.duration_sec),
-    )
-    number = connection.execute(_ADD, row).lastrowid
-    text = msgspec.json.encode(replace(manifest, domain_xml="")).decode()
-    connection.execute("INSERT INTO manifests VALUES (?, ?, ?)", (number, text, manifest.domain_xml))
-    return True
-
-
-def _newest(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT coalesce(max(number), 0) FROM records").fetchone()[0])
-
-
-def _records(texts: Iterable[str]) -> tuple[DumpRecord, ...]:
+def _decoded(texts: Iterable[str]) -> tuple[DumpRecord, ...]:
     return tuple(_decoder.decode(text) for text in texts)

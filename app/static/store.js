@@ -16,6 +16,7 @@ export function createStore(snapshot) {
   const state = {
     cursor: null,
     hypervisor: null,
+    history: null,
     vms: [],
     jobs: [],
     stats: null,
@@ -34,7 +35,7 @@ export function createStore(snapshot) {
   };
 
   const takeSnapshot = (message) => {
-    for (const name of ["hypervisor", "vms", "jobs", "stats", "records", "activity"]) state[name] = message[name];
+    for (const name of ["hypervisor", "history", "vms", "jobs", "stats", "records", "activity"]) state[name] = message[name];
     state.awaited.clear();
     forgetEnded(state);
   };
@@ -47,6 +48,9 @@ export function createStore(snapshot) {
     },
     hypervisor: (message) => {
       state.hypervisor = message.hypervisor;
+    },
+    history: (message) => {
+      state.history = message.history;
     },
     stats: (message) => {
       state.stats = message.stats;

@@ -8,28 +8,26 @@ from aiohttp import web
 
 from app.errors import RequestError
 from app.model import Wish
-from app.web import keys, wire
+from app.web import answers, asked, keys, requests
 from app.web.errors import ProblemError
 
-MOST_RECORDS = 10_000
-MOST_ACTIVITY = 1000
-_FURTHEST = 10**12
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
-def _json(answer: object, *, status: int = 200) -> web.Response:
-    return web.Response(body=wire.encode(answer), status=status, content_type="application/json")
+def as_json(answer: object, *, status: int = 200) -> web.Response:
+    """An answer for programs."""
+    return web.Response(body=answers.encode(answer), status=status, content_type="application/json")
 
 
 async def healthz(_request: web.Request) -> web.StreamResponse:
     """The process is alive and its event loop turns."""
-    return _json({"status": "ok"})
+    return as_json(answers.Health())
 
 
 async def trigger(request: web.Request) -> web.StreamResponse:
     """Schedule dumps, all or nothing."""
-    wire.only(request.query)
-    wanted = wire.decode(await request.read(), wire.TriggerBody)
+    requests.query(request.query, requests.Query)
+    wanted = requests.body(await request.read(), requests.TriggerBody)
     settings = request.app[keys.SETTINGS]
     wish = Wish(
         mode=wanted.mode or settings.mode,
@@ -42,7 +40,7 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     scheduled = await request.app[keys.POOL].trigger(
         wanted.vm_ids, all=bool(wanted.all), wish=wish, idempotency_key=_idempotency_key(request)
     )
-    return _json(wire.scheduled(scheduled), status=202)
+    return as_json(answers.Scheduled.of(scheduled), status=202)
 
 
 def _idempotency_key(request: web.Request) -> str | None:
@@ -53,57 +51,65 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 
 async def records(request: web.Request) -> web.StreamResponse:
-    """A page of records, newest first, and how many there are."""
-    wire.only(request.query, "limit", "offset")
-    limit = wire.number(request.query, "limit", 1000, low=1, high=MOST_RECORDS)
-    offset = wire.number(request.query, "offset", 0, low=0, high=_FURTHEST)
-    page = await request.app[keys.INDEX].page(limit, offset)
-    found = [wire.record(record) for record in page.records]
-    return _json({"records": found, "count": page.count, "limit": limit, "offset": offset, "next_cursor": None})
+    """A page of records, and how many match. They are JSON already, and go out as they lie in the index."""
+    query = requests.query(request.query, asked.RecordsQuery)
+    wanted = query.page()
+    page = await request.app[keys.INDEX].page(
+        wanted.filters, limit=query.limit, order=query.order, offset=wanted.offset, after=wanted.after
+    )
+    return as_json(
+        answers.Records(
+            records=page.records,
+            count=page.count,
+            limit=query.limit,
+            offset=wanted.offset if wanted.after is None else None,
+            next_cursor=asked.cursor_of(page.next, query.order) if page.next is not None else None,
+        )
+    )
 
 
 async def record(request: web.Request) -> web.StreamResponse:
     """One record: the whole manifest."""
-    wire.only(request.query)
+    requests.query(request.query, requests.Query)
     dump_id = request.match_info["dump_id"]
     found = await request.app[keys.INDEX].get(dump_id)
     if found is None:
         raise ProblemError("record-unknown", f"There is no record of a dump {dump_id!r}.")
-    return _json(wire.manifest(found))
+    return as_json(answers.Manifest.of(found))
 
 
 async def status(request: web.Request) -> web.StreamResponse:
     """The last trigger."""
-    wire.only(request.query)
-    return _json(wire.status(request.app[keys.POOL].status()))
+    requests.query(request.query, requests.Query)
+    return as_json(answers.Status.of(request.app[keys.POOL].status()))
 
 
 async def jobs(request: web.Request) -> web.StreamResponse:
     """The jobs, newest first."""
-    wire.only(request.query)
-    return _json({"jobs": [wire.job(job) for job in request.app[keys.POOL].jobs()]})
+    requests.query(request.query, requests.Query)
+    return as_json(answers.Jobs(jobs=tuple(answers.Job.of(job) for job in request.app[keys.POOL].jobs())))
 
 
 async def job(request: web.Request) -> web.StreamResponse:
     """One job."""
-    wire.only(request.query)
+    requests.query(request.query, requests.Query)
     job_id = request.match_info["job_id"]
     found = await request.app[keys.POOL].job(job_id)
     if found is None:
         raise _unknown_job(job_id)
-    return _json(wire.job(found))
+    return as_json(answers.Job.of(found))
 
 
 async def cancel(request: web.Request) -> web.StreamResponse:
     """Ask a job to stop. Asking again, or asking one that has ended, changes nothing."""
-    wire.only(request.query)
+    requests.query(request.query, requests.Query)
     if body := await request.read():
-        wire.decode(body, wire.EmptyBody)
+        requests.body(body, requests.EmptyBody)
     job_id = request.match_info["job_id"]
     found = await request.app[keys.POOL].cancel(job_id, request[keys.IDENTITY].name)
     if found is None:
         raise _unknown_job(job_id)
-    return _json(wire.job(found))
+    return as_json(answers.Job.of(found))
 
 
 def _unknown_job(job_id: str) -> ProblemError:
@@ -111,19 +117,26 @@ def _unknown_job(job_id: str) -> ProblemError:
 
 
 async def stats(request: web.Request) -> web.StreamResponse:
-    """Totals over all records."""
-    wire.only(request.query)
-    return _json(wire.stats(await request.app[keys.INDEX].stats()))
+    """Totals over all records, or of each VM or day in a range."""
+    query = requests.query(request.query, asked.StatsQuery)
+    since, until = query.bounds()
+    index = request.app[keys.INDEX]
+    match query.by:
+        case "vm":
+            return as_json(answers.StatsByVm(since=since, until=until, vms=await index.stats_by_vm(since, until)))
+        case "day":
+            return as_json(answers.StatsByDay(since=since, until=until, days=await index.stats_by_day(since, until)))
+    return as_json(await index.stats())
 
 
 async def activity(request: web.Request) -> web.StreamResponse:
     """What happened last, newest first."""
-    wire.only(request.query, "limit")
-    limit = wire.number(request.query, "limit", 20, low=1, high=MOST_ACTIVITY)
-    return _json({"activity": [wire.activity(line) for line in await request.app[keys.JOURNAL].activity(limit)]})
+    query = requests.query(request.query, requests.ActivityQuery)
+    lines = await request.app[keys.JOURNAL].activity(query.limit)
+    return as_json(answers.ActivityLog(activity=tuple(answers.Activity.of(line) for line in lines)))
 
 
 async def live_vms(request: web.Request) -> web.StreamResponse:
     """The inventory as it was last seen, running or not."""
-    wire.only(request.query)
-    return _json({"vms": [wire.vm(sighting) for sighting in request.app[keys.INVENTORY].sightings()]})
+    requests.query(request.query, requests.Query)
+    return as_json(answers.LiveVms(vms=tuple(answers.Vm.of(sighting) for sighting in request.app[keys.INVENTORY].sightings())))

@@ -14,12 +14,20 @@ from urllib.parse import urlencode
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from msgspec import UNSET
 
 from app.errors import AlreadyDumping, AmbiguousVm, DomainBusy, MemoryDumpsError, RequestError, TooManyWaiting, VmError, VmErrors
-from app.web import wire
+from app.web.answers import encode
+from app.web.problems import Candidate, Problem, VmFault
+from app.web.requests import MAX_BODY_BYTES
 from app.web.templates import render_page
 
 log = structlog.get_logger()
+
+PROBLEM_TYPE = "application/problem+json"
+
+REFERENCE = "/api/docs"
+"""The one page for people among the addresses for programs."""
 
 STATUS: Mapping[str, int] = {
     "request-invalid": 400,
@@ -32,6 +40,7 @@ STATUS: Mapping[str, int] = {
     "record-unknown": 404,
     "not-found": 404,
     "method-not-allowed": 405,
+    "request-too-slow": 408,
     "ambiguous-vm": 409,
     "vm-not-running": 409,
     "already-dumping": 409,
@@ -58,7 +67,7 @@ class ProblemError(Exception):
     """An answer that is not a success. ``members`` join the problem document; ``headers`` the response."""
 
     def __init__(
-        self, code: str, detail: str, *, members: Mapping[str, object] | None = None, headers: Mapping[str, str] | None = None
+        self, code: str, detail: str, *, members: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(detail)
         self.code = code
@@ -74,16 +83,9 @@ class ProblemError(Exception):
     def title(self) -> str:
         return HTTPStatus(self.status).phrase
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> Problem:
         """The RFC 9457 problem document."""
-        return {
-            "type": "about:blank",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            "code": self.code,
-            **self.members,
-        }
+        return Problem(title=self.title, status=self.status, detail=self.detail, code=self.code, **self.members)
 
 
 def login_required(
@@ -127,9 +129,9 @@ def problem_of(error: MemoryDumpsError) -> ProblemError | None:
     return ProblemError(error.code, str(error), members=members, headers=headers)
 
 
-def vm_faults(errors: Sequence[VmError]) -> list[dict[str, object]]:
+def vm_faults(errors: Sequence[VmError]) -> tuple[VmFault, ...]:
     """Every VM at fault, with its code and what helps to mend it."""
-    return [_vm_fault(error) for error in errors]
+    return tuple(_vm_fault(error) for error in errors)
 
 
 def _several(errors: Sequence[VmError]) -> ProblemError:
@@ -138,15 +140,16 @@ def _several(errors: Sequence[VmError]) -> ProblemError:
     return ProblemError(leading.code, str(VmErrors(errors)), members={"errors": vm_faults(errors)})
 
 
-def _vm_fault(error: VmError) -> dict[str, object]:
-    fault: dict[str, object] = {"vm_id": error.vm, "code": error.code, "detail": str(error)}
-    if isinstance(error, AmbiguousVm):
-        fault["candidates"] = [{"uuid": uuid_, "name": name} for uuid_, name in error.candidates]
-    if isinstance(error, AlreadyDumping):
-        fault["job_id"] = error.job_id
-    if isinstance(error, DomainBusy):
-        fault["operation"] = error.operation
-    return fault
+def _vm_fault(error: VmError) -> VmFault:
+    candidates = [Candidate(uuid=uuid_, name=name) for uuid_, name in error.candidates] if isinstance(error, AmbiguousVm) else None
+    return VmFault(
+        vm_id=error.vm,
+        code=error.code,
+        detail=str(error),
+        candidates=UNSET if candidates is None else tuple(candidates),
+        job_id=error.job_id if isinstance(error, AlreadyDumping) else UNSET,
+        operation=error.operation if isinstance(error, DomainBusy) else UNSET,
+    )
 
 
 def _from_aiohttp(request: web.Request, answer: web.HTTPException) -> ProblemError:
@@ -156,7 +159,7 @@ def _from_aiohttp(request: web.Request, answer: web.HTTPException) -> ProblemErr
             "method-not-allowed", f"{request.method} is not possible here, but {allowed} is.", headers={"Allow": allowed}
         )
     if isinstance(answer, web.HTTPRequestEntityTooLarge):
-        return ProblemError("body-too-large", f"The body is longer than {wire.MAX_BODY_BYTES} bytes.")
+        return ProblemError("body-too-large", f"The body is longer than {MAX_BODY_BYTES} bytes.")
     if answer.status == HTTPStatus.NOT_FOUND:
         return ProblemError("not-found", f"Nothing is at {request.path}.")
     return ProblemError("request-invalid", answer.text or answer.reason)
@@ -174,8 +177,13 @@ def unexpected(error: BaseException | None) -> ProblemError:
 
 
 def _answer(request: web.Request, problem: ProblemError) -> web.StreamResponse:
-    if is_api(request):
-        return as_document(problem)
+    answer = as_document(problem) if is_api(request) else _as_page(request, problem)
+    if problem.code == "request-too-slow":
+        answer.force_close()
+    return answer
+
+
+def _as_page(request: web.Request, problem: ProblemError) -> web.Response:
     if problem.code == "login-required":
         query = urlencode({"next": request.path}) if request.path != "/" else ""
         return web.Response(status=303, headers={"Location": f"/login?{query}" if query else "/login"})
@@ -185,10 +193,10 @@ def _answer(request: web.Request, problem: ProblemError) -> web.StreamResponse:
 
 def as_document(problem: ProblemError) -> web.Response:
     """The problem as a program reads it."""
-    body = wire.encode(problem.document())
-    return web.Response(body=body, status=problem.status, content_type="application/problem+json", headers=problem.headers)
+    body = encode(problem.document())
+    return web.Response(body=body, status=problem.status, content_type=PROBLEM_TYPE, headers=problem.headers)
 
 
 def is_api(request: web.Request) -> bool:
     """Whether a program is asking: it gets problem documents. A person gets pages."""
-    return request.path.startswith("/api/") or request.path in ("/api", "/healthz")
+    return (request.path.startswith("/api/") and request.path != REFERENCE) or request.path in ("/api", "/healthz", "/readyz")

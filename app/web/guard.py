@@ -15,7 +15,7 @@ from app.access import Identity
 from app.web import keys
 from app.web.errors import ProblemError, login_required
 
-PUBLIC = frozenset({("GET", "/healthz"), ("GET", "/login"), ("POST", "/login"), ("GET", "/static/{path}")})
+PUBLIC = frozenset({("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/login"), ("POST", "/login"), ("GET", "/static/{path}")})
 """All that is answered without a login; everything else, known or not, is not. HEAD counts as GET."""
 
 FORMS = frozenset({("POST", "/login"), ("POST", "/logout")})
@@ -23,7 +23,7 @@ FORMS = frozenset({("POST", "/login"), ("POST", "/logout")})
 
 SESSION_COOKIE = "memory_dumps_session"
 _SAFE = frozenset({"GET", "HEAD"})
-_FORM_TYPE = "application/x-www-form-urlencoded"
+FORM_TYPES = ("application/json", "application/x-www-form-urlencoded")
 
 
 @web.middleware
@@ -98,7 +98,7 @@ def _check_content_type(request: web.Request, route: tuple[str, str]) -> None:
     """A page of somebody else can send forms and plain text without asking, JSON it cannot. Raises ``ProblemError``."""
     if request.method in _SAFE:
         return
-    allowed = ("application/json", _FORM_TYPE) if route in FORMS else ("application/json",)
+    allowed = FORM_TYPES if route in FORMS else ("application/json",)
     if request.content_type not in allowed:
         raise ProblemError(
             "media-type-unsupported",

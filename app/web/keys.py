@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from aiohttp import web
 
 from app.access import Access, Identity
 from app.changes import Changes
 from app.config import Settings
+from app.hypervisor import Hypervisor
 from app.jobs.inventory import Inventory
 from app.jobs.journal import Journal
 from app.jobs.pool import Pool
+from app.model import HistoryStatus
 from app.records.index import RecordIndex
+from app.state import State
 from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.view import View
@@ -18,13 +24,17 @@ from app.web.view import View
 SETTINGS = web.AppKey("settings", Settings)
 OWN_NAMES = web.AppKey("own_names", OwnNames)
 ACCESS = web.AppKey("access", Access)
+HISTORY: web.AppKey[Callable[[], HistoryStatus]] = web.AppKey("history")
+HYPERVISOR = web.AppKey("hypervisor", Hypervisor)
 INDEX = web.AppKey("index", RecordIndex)
+STATE = web.AppKey("state", State)
 JOURNAL = web.AppKey("journal", Journal)
 INVENTORY = web.AppKey("inventory", Inventory)
 POOL = web.AppKey("pool", Pool)
 CHANGES = web.AppKey("changes", Changes)
 VIEW = web.AppKey("view", View)
 ASSETS = web.AppKey("assets", Assets)
+OPENAPI: web.AppKey[dict[str, Any]] = web.AppKey("openapi")
 
 IDENTITY = web.RequestKey("identity", Identity)
 """Who asks; set by the gate for everybody who is logged in."""

@@ -6,14 +6,19 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import dataclass, field
+from typing import Annotated
 
+import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
+from msgspec import Meta
 
 from app.changes import TOPICS, Change, SubscriberLost, Subscription
 from app.errors import RequestError
-from app.web import keys, wire
+from app.web import keys, requests
+from app.web.answers import encode
 from app.web.errors import ProblemError
+from app.web.messages import ProgressMessage, noun
 from app.web.view import Snapshot
 
 log = structlog.get_logger()
@@ -23,6 +28,15 @@ TOO_SLOW = 4008
 _HEARTBEAT_SEC = 20.0
 _CLOSE_SEC = 2.0
 _LONGEST_MESSAGE_BYTES = 4096  # a subscriber has nothing to say
+
+
+class FeedQuery(requests.Query, frozen=True, kw_only=True):
+    """What to hear, and from where on."""
+
+    since: Annotated[str, Meta(description="A cursor: what came after it, without a snapshot, while that is still held.")] = ""
+    topics: (
+        Annotated[str, Meta(description=f"Some of {', '.join(TOPICS)}, progress, with commas between. Default: all.")] | None
+    ) = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +62,8 @@ async def _close_all(app: web.Application) -> None:
 
 async def feed(request: web.Request) -> web.StreamResponse:
     """``GET /api/memory-dumps/ws``: ``since`` resumes after a cursor, ``topics`` narrows."""
-    wire.only(request.query, "since", "topics")
-    topics = _topics(request.query.get("topics"))
+    query = requests.query(request.query, FeedQuery)
+    topics = _topics(query.topics)
     changes = request.app[keys.CHANGES]
     socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SEC, timeout=_CLOSE_SEC, max_msg_size=_LONGEST_MESSAGE_BYTES)
     if not socket.can_prepare(request).ok:
@@ -57,7 +71,7 @@ async def feed(request: web.Request) -> web.StreamResponse:
     await socket.prepare(request)
     request.app[_OPEN].open.add(socket)
     try:
-        after, first = changes.number_of(request.query.get("since", "")), None
+        after, first = changes.number_of(query.since), None
         if after is None:
             after, first = changes.newest, _first(request.app[keys.VIEW].snapshot(), topics)
         with changes.subscribe(after) as subscription:
@@ -121,10 +135,10 @@ async def _send(
                 await socket.send_str(_encoded(change, cursor(change.number)))
         if "progress" in topics:
             for advance in advances:
-                await socket.send_str(wire.encode(wire.advance(advance)).decode())
+                await socket.send_str(encode(ProgressMessage.of(advance)).decode())
 
 
-_MEMBERS = {"vms": "vms", "hypervisor": "hypervisor", "job": "jobs", "record": "records", "stats": "stats", "activity": "activity"}
+_MEMBERS = {topic: topic for topic in TOPICS} | {"job": "jobs", "record": "records"}
 
 
 def _first(snapshot: Snapshot, topics: frozenset[str]) -> str:
@@ -132,13 +146,14 @@ def _first(snapshot: Snapshot, topics: frozenset[str]) -> str:
     unwanted = {member for topic, member in _MEMBERS.items() if topic not in topics}
     if not unwanted:
         return snapshot.encoded
-    return wire.encode({name: value for name, value in snapshot.message.items() if name not in unwanted}).decode()
+    members = msgspec.structs.asdict(snapshot.message)
+    return encode({"type": "snapshot", **{name: value for name, value in members.items() if name not in unwanted}}).decode()
 
 
 @functools.lru_cache(maxsize=64)
 def _encoded(change: Change, cursor: str) -> str:
     """A change as text, made once for all subscribers; changes are told apart by identity."""
-    return wire.encode({"type": change.topic, "cursor": cursor, change.topic: wire.subject(change)}).decode()
+    return encode({"type": change.topic, "cursor": cursor, change.topic: noun(change)}).decode()
 
 
 async def _hear(socket: web.WebSocketResponse) -> None:

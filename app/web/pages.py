@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
+from msgspec import Meta
 
 from app.access import SESSION_SEC
 from app.web import keys
 from app.web.errors import ProblemError
-from app.web.guard import SESSION_COOKIE
+from app.web.guard import FORM_TYPES, SESSION_COOKIE
+from app.web.requests import Query
 from app.web.templates import render_page
 
 HOME = "/memory-dumps"
@@ -21,6 +23,13 @@ _CODE_REFUSED = (
     "This login link has been used already, or is older than ten minutes. "
     "Make a fresh one on the server, in the service's folder, with: .venv/bin/python -m app login-url"
 )
+
+
+class LoginQuery(Query, frozen=True, kw_only=True):
+    """What a login URL brings."""
+
+    code: Annotated[str, Meta(description="A login code.")] | None = None
+    next: Annotated[str, Meta(description="Where to go then.")] | None = None
 
 
 async def home(_request: web.Request) -> web.StreamResponse:
@@ -48,6 +57,8 @@ async def login_page(request: web.Request) -> web.StreamResponse:
 
 async def login(request: web.Request) -> web.StreamResponse:
     """``POST /login``: a code for a session cookie, then on to where the person wanted to go."""
+    if request.content_type not in FORM_TYPES:
+        raise ProblemError("media-type-unsupported", f"Send the form as {' or '.join(FORM_TYPES)}.")
     form = await request.post()
     code, target = form.get("code"), form.get("next")
     if not isinstance(code, str) or not code:

@@ -1,51 +1,270 @@
-"""The route table: every address that the service has. What may be asked without a login stands in ``guard.PUBLIC``."""
+"""The route table: every address that the service has, and all that ``/api/openapi.json`` says of them.
+
+What may be asked without a login stands in ``guard.PUBLIC``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from app.web import api, live, pages
+from app import model
+from app.web import answers, api, asked, download, keys, live, messages, openapi, pages, ready, reference, requests
+from app.web.errors import REFERENCE
+from app.web.route import Reply, Route
 
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One row. ``pattern`` names its variables in braces; a ``GET`` answers ``HEAD`` too, the live feed does not."""
-
-    method: str
-    pattern: str
-    handler: Handler
-
+_HTML = "text/html"
+_CALLED = {
+    "Idempotency-Key": "1 to 255 printable ASCII characters. The same key with the same request within a day: the same jobs again."
+}
+_SEVERAL = ("vm-unknown", "ambiguous-vm", "vm-not-running", "already-dumping", "domain-busy", "nothing-to-dump")
+_HYPERVISOR = ("hypervisor-refused", "hypervisor-unreachable", "hypervisor-not-responding", "vm-not-responding")
 
 ROUTES = (
-    Route("GET", "/healthz", api.healthz),
-    Route("GET", "/", pages.home),
-    Route("GET", "/memory-dumps", pages.memory_dumps),
-    Route("GET", "/login", pages.login_page),
-    Route("POST", "/login", pages.login),
-    Route("GET", "/logout", pages.logout_page),
-    Route("POST", "/logout", pages.logout),
-    Route("GET", "/static/{path:.+}", pages.static_file),
-    Route("POST", "/api/memory-dumps/trigger", api.trigger),
-    Route("GET", "/api/memory-dumps/records", api.records),
-    Route("GET", "/api/memory-dumps/records/{dump_id}", api.record),
-    Route("GET", "/api/memory-dumps/status", api.status),
-    Route("GET", "/api/memory-dumps/jobs", api.jobs),
-    Route("GET", "/api/memory-dumps/jobs/{job_id}", api.job),
-    Route("POST", "/api/memory-dumps/jobs/{job_id}/cancel", api.cancel),
-    Route("GET", "/api/memory-dumps/stats", api.stats),
-    Route("GET", "/api/memory-dumps/activity", api.activity),
-    Route("GET", "/api/telemetry/live-vms", api.live_vms),
-    Route("GET", live.PATH, live.feed),
+    Route(
+        method="GET",
+        pattern="/api/telemetry/live-vms",
+        handler=api.live_vms,
+        name="vms",
+        group="VMs and dumps",
+        what="All VMs, running or not. While libvirt is away: what was known last.",
+        replies=[Reply(200, "The VMs.", [answers.LiveVms])],
+    ),
+    Route(
+        method="POST",
+        pattern="/api/memory-dumps/trigger",
+        handler=api.trigger,
+        name="trigger",
+        group="VMs and dumps",
+        what="Schedule dumps, all or nothing.",
+        headers=_CALLED,
+        body=requests.TriggerBody,
+        replies=[Reply(202, "The jobs that were made.", [answers.Scheduled])],
+        problems=(*_SEVERAL, "idempotency-key-reused", "too-many-waiting", *_HYPERVISOR),
+    ),
+    Route(
+        method="GET",
+        pattern="/api/memory-dumps/status",
+        handler=api.status,
+        name="status",
+        group="VMs and dumps",
+        what="The last trigger.",
+        replies=[Reply(200, "One word for all of its jobs, and the jobs.", [answers.Status])],
+    ),
+    Route(
+        method="GET",
+        pattern="/api/memory-dumps/jobs",
+        handler=api.jobs,
+        name="jobs",
+        group="Jobs",
+        what="The newest 10,000 jobs, newest first.",
+        replies=[Reply(200, "The jobs.", [answers.Jobs])],
+    ),
+    Route(
+        method="GET",
+        pattern="/api/memory-dumps/jobs/{job_id}",
+        handler=api.job,
+        name="job",
+        group="Jobs",
+        what="One job, however old.",
+        replies=[Reply(200, "The job.", [answers.Job])],
+        problems=["job-unknown"],
+    ),
+    Route(
+        method="POST",
+        pattern="/api/memory-dumps/jobs/{job_id}/cancel",
+        handler=api.cancel,
+        name="cancel",
+        group="Jobs",
+        what="Ask a job to stop. Asking again, or asking one that has ended, changes nothing.",
+        body=requests.EmptyBody,
+        body_required=False,
+        replies=[Reply(200, "The job as it is at that moment.", [answers.Job])],
+        problems=["job-unknown"],
+    ),
+    Route(
+        method="GET",
+        pattern="/api/memory-dumps/records",
+        handler=api.records,
+        name="records",
+        group="Records",
+        what="Records that match, a page at a time.",
+        query=asked.RecordsQuery,
+        replies=[Reply(200, "A page.", [answers.Records])],
+    ),
+    Route(
+        method="GET",
+        pattern="/api/memory-dumps/records.csv",
+        handler=download.records_csv,
+        name="recordsCsv",
+        group="Records",
+        what="All records that match, as a table (RFC 4180, UTF-8, a row of names first), streamed.",
+        query=asked.CsvQuery,
+        replies=[Reply(200, "The table.", content_type="text/csv")],
+    ),
+    Route(
+        method="GET",
+        pattern="/api/memory-dumps/records/{dump_id}",
+        handler=api.record,
+        name="record",
+        group="Records",
+        what="The whole manifest of one dump.",
+        replies=[Reply(200, "The manifest.", [answers.Manifest])],
+        problems=["record-unknown"],
+    ),
+    Route(
+        method="GET",
+        pattern="/api/memory-dumps/stats",
+        handler=api.stats,
+        name="stats",
+        group="Records",
+        what="Totals over all records, or by VM or day within a range.",
+        query=asked.StatsQuery,
+        replies=[Reply(200, "The totals; with `by`, a row each.", [model.Stats, answers.StatsByVm, answers.StatsByDay])],
+    ),
+    Route(
+        method="GET",
+        pattern="/api/memory-dumps/activity",
+        handler=api.activity,
+        name="activity",
+        group="Feed",
+        what="What happened last, newest first.",
+        query=requests.ActivityQuery,
+        replies=[Reply(200, "Lines of the activity log.", [answers.ActivityLog])],
+    ),
+    Route(
+        method="GET",
+        pattern=live.PATH,
+        handler=live.feed,
+        name="feed",
+        group="Feed",
+        what=(
+            "A websocket: first a `Snapshot`, then what changes, as JSON text messages. Each change has its `type`, a `cursor`, "
+            "and a member of the name of its type: `vms`, `hypervisor`, `history`, `job`, `record`, `stats` or `activity`. "
+            "A `ProgressMessage` has no cursor. One that is 1000 changes behind is closed with code 4008."
+        ),
+        query=live.FeedQuery,
+        replies=[Reply(101, "The feed begins.", [messages.Snapshot, messages.ProgressMessage], content_type=None)],
+        problems=["upgrade-required", "origin-not-allowed"],
+        websocket=True,
+    ),
+    Route(
+        method="GET",
+        pattern="/healthz",
+        handler=api.healthz,
+        name="health",
+        group="Health",
+        what="The process is alive and its event loop turns.",
+        replies=[Reply(200, "Alive.", [answers.Health])],
+    ),
+    Route(
+        method="GET",
+        pattern="/readyz",
+        handler=ready.readyz,
+        name="readiness",
+        group="Health",
+        what="Whether dumps can be made now. Without a login the status code alone.",
+        replies=[Reply(200, "Ready.", [ready.Readiness]), Reply(503, "Not ready.", [ready.Readiness])],
+    ),
+    Route(
+        method="GET",
+        pattern="/api/openapi.json",
+        handler=reference.openapi_json,
+        name="openapi",
+        group="About",
+        what="This description, OpenAPI 3.1.",
+        replies=[Reply(200, "The description.", [dict])],
+    ),
+    Route(
+        method="GET",
+        pattern=REFERENCE,
+        handler=reference.page,
+        name="reference",
+        group="About",
+        what="This description, to read.",
+        replies=[Reply(200, "A page.", content_type=_HTML)],
+    ),
+    Route(
+        method="GET",
+        pattern="/",
+        handler=pages.home,
+        name="home",
+        group="Pages",
+        what="To the first page.",
+        replies=[Reply(302, "To `/memory-dumps`.", content_type=None)],
+    ),
+    Route(
+        method="GET",
+        pattern="/memory-dumps",
+        handler=pages.memory_dumps,
+        name="memoryDumpsPage",
+        group="Pages",
+        what="VMs, running dumps, records and activity.",
+        replies=[Reply(200, "A page.", content_type=_HTML)],
+    ),
+    Route(
+        method="GET",
+        pattern="/login",
+        handler=pages.login_page,
+        name="loginPage",
+        group="Pages",
+        what="A form that sends the login code of a login URL. Looking at it uses nothing up.",
+        query=pages.LoginQuery,
+        replies=[Reply(200, "A page.", content_type=_HTML), Reply(303, "Logged in already.", content_type=None)],
+    ),
+    Route(
+        method="POST",
+        pattern="/login",
+        handler=pages.login,
+        name="login",
+        group="Pages",
+        what="A login code for a session cookie.",
+        body=requests.LoginForm,
+        body_type="application/x-www-form-urlencoded",
+        replies=[
+            Reply(303, "Logged in; on to where the person wanted to go.", content_type=None),
+            Reply(400, "No code was sent.", content_type=_HTML),
+            Reply(401, "The code was used already, or is too old.", content_type=_HTML),
+        ],
+    ),
+    Route(
+        method="GET",
+        pattern="/logout",
+        handler=pages.logout_page,
+        name="logoutPage",
+        group="Pages",
+        what="Asks whether to log out.",
+        replies=[Reply(200, "A page.", content_type=_HTML)],
+    ),
+    Route(
+        method="POST",
+        pattern="/logout",
+        handler=pages.logout,
+        name="logout",
+        group="Pages",
+        what="Ends the session.",
+        replies=[
+            Reply(204, "Done; to a request that came as JSON.", content_type=None),
+            Reply(303, "To the login page; to a form.", content_type=None),
+        ],
+    ),
+    Route(
+        method="GET",
+        pattern="/static/{path:.+}",
+        handler=pages.static_file,
+        name="staticFile",
+        group="Pages",
+        what="What the pages are made of.",
+        replies=[Reply(200, "The file.", content_type="*/*"), Reply(304, "It has not changed.", content_type=None)],
+        problems=["not-found"],
+    ),
 )
 
 
 def add_to(app: web.Application) -> None:
-    """Put the table into ``app``."""
+    """Put the table into ``app``, and what it says of itself."""
     for route in ROUTES:
-        if route.method == "GET" and route.pattern != live.PATH:
+        if route.method == "GET" and not route.websocket:
             app.router.add_get(route.pattern, route.handler, allow_head=True)
         else:
             app.router.add_route(route.method, route.pattern, route.handler)
+    app[keys.OPENAPI] = openapi.document(ROUTES)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import expect
 
+from app.web.errors import REFERENCE
 from tests.browser.conftest import ALPHA, BETA, GONE, SHOP, OpenWindow
 from tests.browser.visitor import HOME, Visitor, field
 from tests.faults.scene import memdump
@@ -51,7 +52,7 @@ async def test_no_page_scrolls_sideways_at_360_pixels(service: Service, window: 
     await expect(visitor.running).to_have_count(0)
     await expect(field(visitor.vm(SHOP), "last-dump")).to_contain_text("UTC")
     assert await visitor.width_of_overflow() == 0
-    for path in ("/logout", "/login?code=x", "/nothing"):
+    for path in ("/logout", "/login?code=x", "/nothing", REFERENCE):
         await visitor.go(path)
         assert await visitor.width_of_overflow() == 0, path
     visitor.expect_trouble("status of 404")
@@ -79,7 +80,7 @@ async def widths(visitor: Visitor) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("path", [HOME, "/logout", "/login?code=x", "/nothing"])
+@pytest.mark.parametrize("path", [HOME, "/logout", "/login?code=x", "/nothing", REFERENCE])
 async def test_every_page_says_when_no_login_is_asked_for(open_service: Service, window: OpenWindow, path: str) -> None:
     visitor = await window(open_service, log_in=False)
     visitor.expect_trouble("status of 404")
@@ -101,3 +102,14 @@ async def test_who_logs_out_in_one_tab_is_logged_out_in_the_other(service: Servi
     await expect(visitor.page.get_by_role("heading")).to_have_text("Log in")
     await other.reload()
     await expect(other).to_have_url(f"{service.url}/login?next=%2Fmemory-dumps")
+
+
+async def test_the_page_of_the_api_is_read_without_javascript_and_its_links_lead_to_the_shapes(
+    service: Service, window: OpenWindow
+) -> None:
+    visitor = await window(service, scripts=False)
+    await visitor.page.get_by_role("link", name="API").click()
+    await expect(visitor.page.get_by_role("heading", name="API", exact=True)).to_be_visible()
+    await visitor.page.locator("#records").get_by_role("link", name="Records", exact=True).click()
+    await expect(visitor.page.locator("#shape-Records")).to_be_in_viewport()
+    await expect(visitor.page.locator("#shape-Records")).to_contain_text("next_cursor")

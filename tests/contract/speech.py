@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from tests.contract.described import assert_described
 from tests.service import Service
 
 Message = dict[str, Any]
@@ -124,6 +125,7 @@ class Api:
             expected = "application/json" if status < 400 else "application/problem+json"
             assert answer.content_type == expected
             document: Message = await answer.json(content_type=None)
+            assert_described(method, answer.url.raw_path, status, expected, document)
             if status >= 400:
                 assert_problem(document, status)
             return document

@@ -64,7 +64,7 @@ def test_a_python_that_lacks_the_packages_hands_over_to_the_projects_own(tmp_pat
         timeout=30,
     )
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "usage: python -m app [login-url]\n"
+    assert ended.stderr == "usage: python -m app [login-url | records rebuild [--deliver]]\n"
 
 
 def test_an_open_service_may_only_listen_on_loopback(tmp_path: Path) -> None:
@@ -168,13 +168,16 @@ async def test_a_dump_dir_that_cannot_be_used_is_told_at_the_start_and_by_each_d
     assert str(in_the_way) in job["error"]["message"]
 
 
-async def test_influx_is_said_not_to_be_used_yet(tmp_path: Path) -> None:
+async def test_an_influxdb_that_is_not_there_is_said_and_its_token_is_not(tmp_path: Path) -> None:
     settings = {"INFLUX_URL": "http://127.0.0.1:1", "INFLUX_TOKEN": "very-secret"}
     with running_service(tmp_path, **settings) as service:
-        async with Api.of(service) as api:
-            lines = (await api.get("/api/memory-dumps/activity"))["activity"]
-        assert any(line["kind"] == "warning" and "INFLUX_URL" in line["message"] for line in lines)
-        assert "INFLUX_URL" in service.log_text()
+        async with Api.of(service) as api, api.feed("topics=history") as feed:
+            history = (await feed.next())["history"]
+            while history["state"] == "connecting":
+                history = (await feed.next())["history"]
+        assert history["state"] == "unreachable"
+        assert "INFLUX_URL" in history["message"]
+        assert "history-unreachable" in service.log_text()
         assert "very-secret" not in service.log_text() + service.stderr_text()
 
 

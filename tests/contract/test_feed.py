@@ -45,7 +45,7 @@ async def test_a_feed_begins_with_a_snapshot_of_everything(api: Api) -> None:
     await api.dump("alpha")
     async with api.feed() as feed:
         snapshot = await feed.next()
-    assert snapshot.keys() == {"type", "cursor", "vms", "jobs", "stats", "records", "activity", "hypervisor"}
+    assert snapshot.keys() == {"type", "cursor", "vms", "jobs", "stats", "records", "activity", "hypervisor", "history"}
     assert snapshot["type"] == "snapshot"
     assert snapshot["vms"] == (await api.get(LIVE_VMS))["vms"]
     assert snapshot["stats"] == await api.get(STATS)

@@ -135,3 +135,12 @@ def test_an_answer_is_json_whatever_is_accepted(service: Service, accept: str) -
     client.say(GET + f"{{heads}}Accept: {accept}\r\n\r\n")
     status, headers, _ = client.heard()
     assert (status, headers["Content-Type"]) == (200, "application/json")
+
+
+def test_a_body_that_does_not_come_in_time_is_not_waited_for_even_where_no_login_is_needed(service: Service) -> None:
+    client = Client(service)
+    form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\ncode=x"
+    client.say(f"POST /login HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\n{form}")
+    status, headers, body = client.heard()  # though it asked for the connection to stay
+    assert (status, headers["Connection"]) == (408, "close")
+    assert b"did not come within" in body

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import StateInUse, StateUnwritable
-from app.state import State, lock_state
+from app.state import READERS, State, lock_state
 from tests.other_process import beside, run
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS words (number INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE) STRICT;"
@@ -90,6 +90,15 @@ class Gated:
 
     def work(self, connection: sqlite3.Connection) -> None:
         add("gated")(connection)
+        self._wait()
+
+    def look(self, connection: sqlite3.Connection) -> list[str]:
+        """What is seen at the end of a reading that began before."""
+        words(connection)
+        self._wait()
+        return words(connection)
+
+    def _wait(self) -> None:
         self._loop.call_soon_threadsafe(self.begun.set)
         assert self.may_end.wait(20)
 
@@ -123,11 +132,48 @@ async def test_a_broken_constraint_is_the_callers_affair_and_no_fault_of_the_fil
     assert await state.read(words) == ["once"]
 
 
-async def test_all_work_is_done_on_one_thread_that_is_not_the_event_loops(state: State) -> None:
-    where = await asyncio.gather(*(state.run(lambda _: threading.get_ident()) for _ in range(5)))
-    where += await asyncio.gather(*(state.read(lambda _: threading.get_ident()) for _ in range(5)))
-    assert len(set(where)) == 1
-    assert where[0] != threading.get_ident()
+async def test_one_thread_writes_others_read_and_none_is_the_event_loops(state: State) -> None:
+    wrote = set(await asyncio.gather(*(state.run(lambda _: threading.get_ident()) for _ in range(5))))
+    read = set(await asyncio.gather(*(state.read(lambda _: threading.get_ident()) for _ in range(5))))
+    assert len(wrote) == 1
+    assert not wrote & read
+    assert threading.get_ident() not in wrote | read
+
+
+async def test_who_only_reads_cannot_write(state: State) -> None:
+    with pytest.raises(StateUnwritable):
+        await state.read(add("smuggled"))
+    assert await state.read(words) == []
+
+
+async def test_slow_reading_delays_neither_a_commit_nor_a_quick_question(state: State) -> None:
+    """More of it than there are threads for, and all of it under way until the rest is done."""
+    may_end = threading.Event()
+    slow = [asyncio.create_task(state.read(lambda _: may_end.wait(20), slow=True)) for _ in range(READERS + 1)]
+    await state.run(add("meanwhile"))
+    assert await state.read(words) == ["meanwhile"]
+    may_end.set()
+    assert await asyncio.gather(*slow) == [True] * (READERS + 1)
+
+
+async def test_a_reader_sees_one_moment_while_others_commit(state: State) -> None:
+    gated = Gated()
+    reading = asyncio.create_task(state.read(gated.look))
+    await gated.begun.wait()
+    await state.run(add("later"))
+    gated.may_end.set()
+    assert await reading == []
+    assert await state.read(words) == ["later"]
+
+
+async def test_closing_waits_for_who_still_reads(state: State) -> None:
+    gated = Gated()
+    reading = asyncio.create_task(state.read(gated.look, slow=True))
+    await gated.begun.wait()
+    with ThreadPoolExecutor(1) as threads:
+        closing = threads.submit(state.close)
+        gated.may_end.set()
+        await asyncio.gather(reading, asyncio.wrap_future(closing))
 
 
 async def test_work_goes_to_its_end_though_the_task_that_waits_is_cancelled(state: State) -> None:
@@ -138,7 +184,7 @@ async def test_work_goes_to_its_end_though_the_task_that_waits_is_cancelled(stat
     with pytest.raises(asyncio.CancelledError):
         await task
     gated.may_end.set()
-    assert await state.read(words) == ["gated"]
+    assert await state.run(words) == ["gated"]
 
 
 async def test_work_that_waits_for_its_turn_is_not_begun_when_its_task_is_cancelled(state: State) -> None:

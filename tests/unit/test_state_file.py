@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import StateDamaged, StateUnwritable
-from app.state import FORMAT, State, lock_state
+from app.state import State, lock_state
+from app.statefile import FORMAT
 from tests.other_process import run
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS words (number INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE) STRICT;"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import msgspec
 import pytest
 
 from app.changes import Changes
@@ -24,6 +26,7 @@ from app.model import (
     Wish,
     rfc3339,
 )
+from app.web import answers
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
 from tests.unit.test_lines import MANIFEST
 
@@ -61,11 +64,11 @@ class Watched:
         self.view = View(self.changes)
         self.view.begin(jobs=(), records=(), stats=NO_STATS, activity=())
 
-    def message(self) -> dict[str, object]:
+    def message(self) -> dict[str, Any]:
         """The snapshot's message, which has everything that was published."""
         snapshot = self.view.snapshot()
         assert self.changes.number_of(snapshot.cursor) == self.changes.newest
-        return snapshot.message
+        return dict(json.loads(snapshot.encoded))
 
 
 @pytest.fixture
@@ -82,11 +85,11 @@ def test_it_begins_with_what_the_stores_hold_newest_first() -> None:
     view = View(Changes())
     view.begin(
         jobs=[job(number) for number in reversed(range(60))],
-        records=[record(number) for number in reversed(range(60))],
+        records=[msgspec.Raw(answers.encode(answers.Record.of(record(number)))) for number in reversed(range(60))],
         stats=NO_STATS,
         activity=[line(number) for number in reversed(range(30))],
     )
-    message = view.snapshot().message
+    message = json.loads(view.snapshot().encoded)
     assert ids(message["jobs"], "job_id") == [f"job-{number}" for number in reversed(range(10, 60))]
     assert ids(message["records"], "dump_id") == [f"dump-{number:03d}" for number in reversed(range(10, 60))]
     assert ids(message["activity"], "message") == [str(number) for number in reversed(range(10, 30))]
@@ -94,12 +97,12 @@ def test_it_begins_with_what_the_stores_hold_newest_first() -> None:
 
 def test_its_text_is_its_message_and_is_made_once_between_two_changes(watched: Watched) -> None:
     snapshot = watched.view.snapshot()
-    assert json.loads(snapshot.encoded) == json.loads(json.dumps(snapshot.message))
+    assert snapshot.encoded.encode() == answers.encode(snapshot.message)
     assert watched.view.snapshot() is snapshot
     watched.changes.publish("stats", replace(NO_STATS, total_dumps=1))
     watched.message()
     assert watched.view.snapshot() is not snapshot
-    assert watched.view.snapshot().message["stats"]["total_dumps"] == 1
+    assert watched.view.snapshot().message.stats.total_dumps == 1
 
 
 def test_jobs_that_have_not_ended_stay_however_many_there_are(watched: Watched) -> None:
@@ -173,6 +176,6 @@ async def test_a_snapshot_and_the_changes_after_its_cursor_are_everything_once(w
             for later in range(number % 3):
                 watched.changes.publish("activity", line(1000 + later))
             rest = (await subscription.next())[0] if number % 3 else []
-        shown = [entry["message"] for entry in snapshot.message["activity"]]
+        shown = [entry.message for entry in snapshot.message.activity]
         assert shown[0] == str(number)
         assert [change.subject for change in rest] == [line(1000 + later) for later in range(number % 3)]

@@ -1,0 +1,125 @@
+"""Pulling: what ``pull`` plans, asked of the shared history, and handed on to whoever keeps and tells it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import structlog
+
+from app.errors import HistoryTooWide
+from app.model import Manifest
+from app.records.point import record_of
+from app.records.pull import AHEAD_NS, PAGE, RECENT_NS, FirstPull, Progress, Reader, Row, Sweep, rows_between, unknown_to
+from app.state import State
+
+log = structlog.get_logger()
+
+TakeIn = Callable[[Sequence[Manifest], bool], Awaitable[int]]
+"""Keep these records; the second argument says that they are of the past, which nobody needs to be told one by one."""
+
+AT_ONCE = 100
+"""Records that are committed at once: a few milliseconds, so that a dump's own commit never waits long."""
+
+_SWEEP_SHARE = 100
+_SOONEST_SEC = 10.0
+_LATEST_SEC = 86_400.0
+
+
+class Puller:
+    """One history's records on their way into the index. Raises ``HistoryError`` and ``StateError`` from its steps."""
+
+    def __init__(self, history: Reader, state: State, progress: Progress, take_in: TakeIn) -> None:
+        self._history = history
+        self._state = state
+        self._progress = progress
+        self._take_in = take_in
+        self._seen: frozenset[tuple[object, ...]] = frozenset()
+        self._sweep: Sweep | None = None
+        self._top_ns = 0
+        self._took_sec = 0.0
+        self._due_at = 0.0
+        self.first: FirstPull | None = None
+
+    async def open(self) -> None:
+        """Take up the first pull where an earlier process left it."""
+        self.first = await self._progress.load()
+
+    def begin_again(self) -> None:
+        """Go through the past from now on once more: while the history could not be read, anything may have come."""
+        self._sweep, self._due_at = None, 0.0
+
+    async def recent(self) -> None:
+        """What was sealed within the last hour."""
+        now_ns = time.time_ns()
+        seen: set[tuple[object, ...]] = set()
+        async for rows in rows_between(self._history, now_ns - RECENT_NS, now_ns + AHEAD_NS):
+            keys = [(row["time"], row.get("dom"), row.get("vmid")) for row in rows]
+            seen.update(keys)
+            await self._keep([row for row, key in zip(rows, keys, strict=True) if key not in self._seen], quiet=False)
+        self._seen = frozenset(seen)
+
+    async def step(self) -> bool:
+        """One window of the past. False if nothing is due."""
+        if self._sweep is None:
+            if time.monotonic() < self._due_at:
+                return False
+            self._begin()
+        began = time.monotonic()
+        await self._go_on()
+        self._took_sec += time.monotonic() - began
+        if self._sweep is not None and self._sweep.done:
+            self._sweep = None
+            self._due_at = time.monotonic() + min(max(self._took_sec * _SWEEP_SHARE, _SOONEST_SEC), _LATEST_SEC)
+        return True
+
+    def _begin(self) -> None:
+        now_ns, read = time.time_ns(), None
+        if self.first is not None and not self.first.finished:
+            read = (self.first.upper_ns, min(self.first.top_ns, now_ns))
+        self._sweep = Sweep(now_ns + AHEAD_NS, AHEAD_NS + RECENT_NS, read_ns=read if read and read[0] < read[1] else None)
+        self._top_ns = now_ns - RECENT_NS
+        self._took_sec = 0.0
+
+    async def _go_on(self) -> None:
+        sweep = self._sweep
+        if sweep is None:
+            return
+        since_ns, until_ns = sweep.window()
+        try:
+            rows = await self._history.window(since_ns, until_ns, limit=PAGE)
+        except HistoryTooWide:
+            self._sweep = sweep.narrower()
+            return
+        found = await self._keep(list(reversed(rows)), quiet=True)  # newest first: what is on the page comes at once
+        self._sweep = sweep.after(len(rows))
+        await self._save(self._sweep, found)
+
+    async def _save(self, sweep: Sweep, found: int) -> None:
+        """Keep how far the first pull is; while the time since an earlier start is read again, nothing new can be said."""
+        if self.first is not None and self.first.finished:
+            return
+        found += self.first.found if self.first is not None else 0
+        if sweep.new_ground:
+            self.first = FirstPull(max(0, sweep.upper_ns), self._top_ns, found, sweep.done)
+            await self._progress.save(self.first)
+
+    async def _keep(self, rows: Sequence[Row], *, quiet: bool) -> int:
+        """Take in what the index does not know; how many that were."""
+        kept = 0
+        for place in range(0, len(rows), AT_ONCE):  # and no more at once, for this keeps the event loop as well
+            some = _records_of(rows[place : place + AT_ONCE])
+            new = await self._state.read(lambda connection, some=some: unknown_to(connection, some))  # type: ignore[misc]
+            if new:
+                kept += await self._take_in(new, quiet)
+        return kept
+
+
+def _records_of(rows: Iterable[Row]) -> list[Manifest]:
+    records = []
+    for row in rows:
+        try:
+            records.append(record_of(row))
+        except ValueError as error:
+            log.warning("history_row_unreadable", message=str(error))
+    return records

@@ -1,0 +1,194 @@
+"""The tables of the index, how a record comes into them, and how those of format 1 become them.
+
+Everything that is asked for often is kept ready when a record is added: its place in each order, the JSON that lists show,
+the totals by VM and day. A question costs what its answer is long, not what the index holds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+
+import msgspec
+
+from app.errors import StateDamaged
+from app.model import Manifest
+from app.records.pieces import as_characters, haystack_of
+from app.statefile import run_script
+
+SCHEMA = """
+-- A VM as it was when it was dumped; one that was renamed, or got another vmid, has several rows. A search looks for names
+-- here, where each stands once, and in the haystack of a record for its hashes and path.
+CREATE TABLE IF NOT EXISTS vms (
+    vm INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL,
+    dom TEXT NOT NULL,
+    vmid TEXT NOT NULL,
+    dumps INTEGER NOT NULL DEFAULT 0,
+    size_bytes INTEGER NOT NULL DEFAULT 0,
+    duration_sec REAL NOT NULL DEFAULT 0.0,
+    newest TEXT NOT NULL DEFAULT '',
+    haystack BLOB NOT NULL,
+    UNIQUE (uuid, dom, vmid)
+) STRICT;
+
+-- AUTOINCREMENT: a number is never given twice, so "what came after number n" misses nothing. Writers take turns, so
+-- numbers become visible in their order. Timestamps are RFC 3339, UTC, with six digits: as text they sort by time.
+CREATE TABLE IF NOT EXISTS records (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    dump_id TEXT NOT NULL UNIQUE,
+    timestamp TEXT NOT NULL,
+    vm INTEGER NOT NULL REFERENCES vms,
+    dom TEXT NOT NULL,
+    vmid TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    duration_sec REAL NOT NULL,
+    pause_ms REAL NOT NULL,
+    haystack BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS records_by_time ON records (timestamp, dump_id);
+CREATE INDEX IF NOT EXISTS records_by_vm ON records (vm, timestamp, dump_id);
+CREATE INDEX IF NOT EXISTS records_by_dom ON records (dom, timestamp, dump_id, vmid);
+CREATE INDEX IF NOT EXISTS records_by_vmid ON records (vmid, timestamp, dump_id);
+
+-- As the API shows it. What no list shows stands apart: it is long, and would lie between the rows of a list.
+CREATE TABLE IF NOT EXISTS manifests (
+    number INTEGER PRIMARY KEY REFERENCES records,
+    manifest TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS domain_xmls (
+    number INTEGER PRIMARY KEY REFERENCES records,
+    domain_xml TEXT NOT NULL
+) STRICT;
+
+-- Which records hold three bytes in a row. To add a record by itself would make every commit several times as dear, so they
+-- come in hundreds at a time; those with a number above indexed_to are looked through one by one.
+CREATE VIRTUAL TABLE IF NOT EXISTS trigrams USING fts5 (
+    haystack, content = '', columnsize = 0, detail = none, tokenize = 'trigram case_sensitive 1'
+);
+CREATE TABLE IF NOT EXISTS trigrams_reach (indexed_to INTEGER NOT NULL) STRICT;
+INSERT INTO trigrams_reach SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM trigrams_reach);
+
+-- Totals of each month and day, for each VM, and as VM 0 for all. Of a timestamp a month is the first 7 characters, a day 10.
+CREATE TABLE IF NOT EXISTS spans (
+    vm INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    span TEXT NOT NULL,
+    dumps INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    duration_sec REAL NOT NULL,
+    pause_ms REAL NOT NULL,
+    longest_pause_ms REAL NOT NULL,
+    newest TEXT NOT NULL,
+    PRIMARY KEY (vm, width, span)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS records_total AFTER INSERT ON records BEGIN
+    UPDATE vms SET
+        dumps = dumps + 1,
+        size_bytes = size_bytes + NEW.size_bytes,
+        duration_sec = duration_sec + NEW.duration_sec,
+        newest = max(newest, NEW.timestamp)
+    WHERE vm = NEW.vm;
+    INSERT INTO spans SELECT
+        column1, column2, substr(NEW.timestamp, 1, column2),
+        1, NEW.size_bytes, NEW.duration_sec, NEW.pause_ms, NEW.pause_ms, NEW.timestamp
+    FROM (VALUES (0, 7), (0, 10), (NEW.vm, 7), (NEW.vm, 10)) WHERE true
+    ON CONFLICT DO UPDATE SET
+        dumps = dumps + 1,
+        size_bytes = size_bytes + excluded.size_bytes,
+        duration_sec = duration_sec + excluded.duration_sec,
+        pause_ms = pause_ms + excluded.pause_ms,
+        longest_pause_ms = max(longest_pause_ms, excluded.longest_pause_ms),
+        newest = max(newest, excluded.newest);
+END;
+"""
+
+_ADD = """
+INSERT INTO records (number, dump_id, timestamp, vm, dom, vmid, size_bytes, duration_sec, pause_ms, haystack)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+TRIGRAMS_AT_ONCE = 512
+
+_decoder = msgspec.json.Decoder(Manifest)
+
+
+def add_to(connection: sqlite3.Connection, manifest: Manifest) -> bool:
+    """Keep the record of ``manifest`` within the transaction that is open. False, and nothing changes, if its ``dump_id`` is
+    known already."""
+    if connection.execute("SELECT 1 FROM records WHERE dump_id = ?", (manifest.dump_id,)).fetchone():
+        return False  # nothing is written, so nobody is told of news (ON CONFLICT DO NOTHING would use up a number)
+    number = _insert(connection, manifest)
+    reach = _reach(connection)
+    if number - reach >= TRIGRAMS_AT_ONCE:
+        _index_trigrams(connection, reach)
+    return True
+
+
+def _insert(connection: sqlite3.Connection, manifest: Manifest, number: int | None = None) -> int:
+    row = (
+        number,
+        manifest.dump_id,
+        manifest.timestamp,
+        _vm(connection, manifest.uuid, manifest.dom, manifest.vmid),
+        manifest.dom,
+        manifest.vmid,
+        manifest.gzip_size_bytes,
+        float(manifest.duration_sec),
+        float(manifest.guest_pause_ms),
+        haystack_of(manifest.sha256, manifest.stored_sha256, manifest.dump_path),
+    )
+    given = int(connection.execute(_ADD, row).lastrowid or 0)
+    shown = msgspec.to_builtins(manifest)
+    domain_xml = shown.pop("domain_xml")
+    connection.execute("INSERT INTO manifests VALUES (?, ?)", (given, msgspec.json.encode(shown).decode()))
+    if domain_xml:
+        connection.execute("INSERT INTO domain_xmls VALUES (?, ?)", (given, domain_xml))
+    return given
+
+
+def _vm(connection: sqlite3.Connection, *key: str) -> int:
+    find = "SELECT vm FROM vms WHERE (uuid, dom, vmid) = (?, ?, ?)"
+    found = connection.execute(find, key).fetchone()
+    if found is None:
+        connection.execute("INSERT INTO vms (uuid, dom, vmid, haystack) VALUES (?, ?, ?, ?)", (*key, haystack_of(*key)))
+        found = connection.execute(find, key).fetchone()
+    return int(found[0])
+
+
+def _reach(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT indexed_to FROM trigrams_reach").fetchone()[0])
+
+
+def _index_trigrams(connection: sqlite3.Connection, reach: int) -> None:
+    rows = connection.execute("SELECT number, haystack FROM records WHERE number > ? ORDER BY number", (reach,))
+    for number, haystack in rows:
+        connection.execute("INSERT INTO trigrams (rowid, haystack) VALUES (?, ?)", (number, as_characters(haystack)))
+        reach = number
+    connection.execute("UPDATE trigrams_reach SET indexed_to = ?", (reach,))
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Make the tables of format 1 those of format 2, within the transaction that is open; numbers stay as they are."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'recorded_vms'").fetchone() is None:
+        return  # it never had an index
+    run_script(connection, _MOVE_ASIDE)
+    run_script(connection, SCHEMA)
+    old = "SELECT number, dump_id, manifest, domain_xml FROM records_1 JOIN manifests_1 USING (number) ORDER BY number"
+    for number, dump_id, manifest, domain_xml in connection.execute(old):
+        try:
+            record = _decoder.decode(manifest)
+        except msgspec.DecodeError as error:
+            raise StateDamaged(f"The record of the dump {dump_id} cannot be read ({error}), so nothing was migrated.") from error
+        _insert(connection, replace(record, domain_xml=domain_xml), number)
+        if number % TRIGRAMS_AT_ONCE == 0:
+            _index_trigrams(connection, _reach(connection))
+    run_script(connection, "DROP TABLE manifests_1; DROP TABLE records_1;")
+
+
+_MOVE_ASIDE = """
+DROP TRIGGER records_count;
+DROP INDEX records_newest_first;
+DROP TABLE recorded_vms;
+ALTER TABLE records RENAME TO records_1;
+ALTER TABLE manifests RENAME TO manifests_1;
+"""

@@ -1,0 +1,155 @@
+"""What comes in: the shapes of bodies, and how bodies and query strings become them. The description of the API is made from
+them, too.
+
+Unknown fields, wrong types and what is given twice are refused with the place where they stand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from app.config import MOST_PAUSE_MS
+from app.errors import RequestError
+from app.model import ALGORITHMS, MODES, Algorithm, Mode
+from app.web.plain import not_json, plain
+
+MAX_BODY_BYTES = 128 * 1024
+"""Room for a thousand VMs by their uuid, twice over."""
+
+T = TypeVar("T")
+
+_PLACE = re.compile(r"(?P<what>.*?)(?: - at `(?P<place>[^`]+)`)?", re.DOTALL)
+_WORDS = {"$.mode": MODES, "$.compression": ALGORITHMS}
+_UNKNOWN_FIELD = re.compile(r"unknown field `(?P<name>[^`]*)`")
+_WHOLE = re.compile(r"[0-9]{1,15}")
+
+# Ends up in a program's arguments, in a manifest and on a page: a text for people, so no control characters but line ends and tabs.
+Note = Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$", description="For the manifest.")]
+
+
+class TriggerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which VMs, and how."""
+
+    vm_ids: (
+        Annotated[
+            list[Annotated[str, Meta(min_length=1, max_length=255)]],
+            Meta(description="VMs, each by uuid, vmid, name or libvirt ID. Either this or `all`."),
+        ]
+        | None
+    ) = None
+    all: Annotated[bool | None, Meta(description="True: every running VM that is not being dumped.")] = None
+    mode: Annotated[Mode | None, Meta(description="Default: `MEMDUMP_MODE`.")] = None
+    compression: Annotated[Algorithm | None, Meta(description="Default: `MEMDUMP_COMPRESSION`.")] = None
+    max_pause_ms: (
+        Annotated[int, Meta(ge=1, le=MOST_PAUSE_MS, description="The longest last stop that a live capture may plan for.")] | None
+    ) = None
+    reason: Note | None = None
+    case: Note | None = None
+
+    def __post_init__(self) -> None:
+        if self.vm_ids is not None and self.all:
+            raise ValueError("Give either `vm_ids` or `all`, not both")
+        if self.vm_ids == []:
+            raise ValueError("Name at least one VM - at `$.vm_ids`")
+        if self.vm_ids is None and not self.all:
+            raise ValueError('Give `vm_ids`, a list of VMs, or `"all": true`')
+
+
+class EmptyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nothing to say."""
+
+
+class LoginForm(msgspec.Struct, frozen=True, kw_only=True):
+    """A login code, and where to go then."""
+
+    code: str
+    next: str | None = None
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """A query string: nothing may stand in it, unless a shape of its own says so."""
+
+
+class ActivityQuery(Query, frozen=True, kw_only=True):
+    """How much of the activity log."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+Q = TypeVar("Q", bound=Query)
+
+
+def body(text: bytes, shape: type[T]) -> T:
+    """``text`` as ``shape``. Raises ``RequestError`` that names the place."""
+    if not text.strip():
+        raise RequestError("The body is empty; a JSON object is expected.", place="$")
+    try:
+        decoded = msgspec.json.decode(text, type=shape)
+    except msgspec.ValidationError as error:
+        raise _at_its_place(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(not_json(text, error), place="$") from None
+    json.loads(text, object_pairs_hook=_each_once)
+    return decoded
+
+
+def _each_once(members: list[tuple[str, object]]) -> None:
+    """Refuse a name that is given twice: which one counts would be a guess. msgspec takes the last without a word.
+
+    No shape of a request has an object inside, so the members are those of the body itself.
+    """
+    seen: set[str] = set()
+    for name, _ in members:
+        if name in seen:
+            raise RequestError(f"`{name}` is given twice (at $.{name}).", place=f"$.{name}")
+        seen.add(name)
+
+
+def _at_its_place(message: str) -> RequestError:
+    found = _PLACE.fullmatch(message)
+    what, place = (found["what"], found["place"] or "$") if found else (message, "$")
+    if "matching regex" in what:  # there is one, that of a ``Note``
+        what = "Control characters, other than line ends and tabs, cannot be in this text"
+    if what.startswith("Invalid enum value") and place in _WORDS:
+        what = f"{plain(what)}; there are {', '.join(_WORDS[place])}"
+    unknown = _UNKNOWN_FIELD.search(what)
+    if unknown:
+        place = f"{place}.{unknown['name']}"
+    return RequestError(f"{plain(what)} (at {place}).", place=place)
+
+
+def query(given: Mapping[str, str], shape: type[Q]) -> Q:
+    """A query string as ``shape``. Raises ``RequestError`` that names the parameter."""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in fields:
+            wanted = f"known are: {', '.join(fields)}" if fields else "there are none here"
+            raise RequestError(f"{name!r} is not a parameter of this address; {wanted}.", place=name)
+        if name in values:  # a multidict has each key once, but an item each time it was given
+            raise RequestError(f"{name!r} is given twice.", place=name)
+        values[name] = _value(name, text, msgspec.inspect.type_info(fields[name].type))
+    return msgspec.convert(values, shape)
+
+
+def _value(name: str, text: str, wanted: msgspec.inspect.Type) -> str | int:
+    """``text`` as one of the few types that a parameter can have: a text, a whole number, one of some words."""
+    match wanted:
+        case msgspec.inspect.Metadata():
+            return _value(name, text, wanted.type)
+        case msgspec.inspect.UnionType():
+            return _value(name, text, wanted.types[0])
+        case msgspec.inspect.IntType(ge=low, le=high):
+            if not _WHOLE.fullmatch(text) or not (low or 0) <= int(text) <= (high or 0):
+                raise RequestError(f"{name}={text!r} is not a whole number from {low} to {high}.", place=name)
+            return int(text)
+        case msgspec.inspect.LiteralType():
+            if text not in wanted.values:
+                raise RequestError(f"{name}={text!r} is not one of {', '.join(map(str, wanted.values))}.", place=name)
+    return text

@@ -1,0 +1,68 @@
+"""Records as a table: what a reader of CSV gets, and what a spreadsheet must not run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.model import DumpRecord
+from app.web import spreadsheet
+from tests.unit.test_lines import MANIFEST
+
+
+def read(record: DumpRecord) -> dict[str, str]:
+    """One record, as a program reads the table."""
+    table = (spreadsheet.header() + spreadsheet.rows_of([record])).decode()
+    names, row = csv.reader(io.StringIO(table, newline=""))
+    return dict(zip(names, row, strict=True))
+
+
+def test_the_header_has_every_name_of_a_record_in_its_order() -> None:
+    names = [name.partition(".")[0] for name, _ in spreadsheet.COLUMNS]
+    assert list(dict.fromkeys(names)) == [name for name in MANIFEST.__slots__ if name != "domain_xml"]
+
+
+def test_a_row_has_the_values_of_the_record() -> None:
+    row = read(replace(MANIFEST, guest_pauses_ms=(1.5, 2.25), warnings=("one", "two"), reason=None))
+    assert (row["dump_id"], row["dom"], row["gzip_size_bytes"]) == (
+        MANIFEST.dump_id,
+        MANIFEST.dom,
+        str(MANIFEST.gzip_size_bytes),
+    )
+    assert (row["guest_pauses_ms"], row["warnings"], row["reason"]) == ("1.5 2.25", "one\ntwo", "")
+    assert row["compression.algorithm"] == MANIFEST.compression.algorithm
+    assert row["versions.qemu"] == MANIFEST.versions.qemu
+
+
+def test_lines_end_as_rfc_4180_says_and_what_is_in_a_cell_stays_in_it() -> None:
+    rows = spreadsheet.rows_of([replace(MANIFEST, dom='a,"b"\nc', reason="ü")])
+    assert rows.endswith(b"\r\n")
+    assert b'"a,""b""\nc"' in rows
+    assert "ü".encode() in rows
+    assert rows.count(b"\r\n") == 1
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", '"=1', "' =1", "  =1", "＝1", " \t x"])
+def test_a_cell_that_may_be_run_is_disarmed(text: str) -> None:
+    assert read(replace(MANIFEST, dom=text, reason=text))["dom"] == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["vm-web-01", "a=b", "1+1", "x@y", "", " a", "'quoted'", "/var/=x"])
+def test_other_cells_are_as_they_are(text: str) -> None:
+    assert read(replace(MANIFEST, dom=text))["dom"] == text
+
+
+@given(st.text())
+def test_every_text_comes_back_exactly_but_for_the_apostrophe_and_is_never_a_formula(text: str) -> None:
+    cell = read(replace(MANIFEST, reason=text))["reason"]
+    assert cell in (text, f"'{text}")
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_numbers_are_numbers_even_below_zero() -> None:
+    assert read(replace(MANIFEST, ctime=-1))["ctime"] == "-1"
