@@ -188,5 +188,5 @@ def _check_url(name: str, url: str) -> None:
     except ValueError:
         valid = False
     if not valid:
-        example = "http://127.0.0.1:8181" if name == "INFLUX_URL" else "https://dumps.example.org"
+        example = "http://influx.example.org:8181" if name == "INFLUX_URL" else "https://dumps.example.org"
         raise ConfigError(f"{name}={url!r} is not a URL such as {example}.")

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from app.errors import MemoryDumpsError
-from app.model import Algorithm, Manifest
+from app.model import Algorithm, Manifest, check_values
 
 SUFFIXES: dict[Algorithm, str] = {"gzip": ".mem.gz", "zstd": ".mem.zst", "lz4": ".mem.lz4", "none": ".mem"}
 PARTIAL = ".partial"
@@ -65,9 +65,11 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def read_manifest(path: Path) -> Manifest:
     """The manifest in ``path``. Raises ``ManifestDamaged``; ignores names that a later version added."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        check_values(manifest)
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
         raise ManifestDamaged(f"The manifest {path} cannot be read: {error}") from error
+    return manifest
 
 
 def manifests(dump_dir: Path) -> Iterator[tuple[Path, Manifest | ManifestDamaged]]:

@@ -422,6 +422,39 @@ class Manifest:
     domain_xml: str = ""
 
 
+MOST_BYTES = 2**43
+"""8 TiB, more than any guest's memory: a million dumps of that size still add up to a number that SQLite and InfluxDB hold."""
+
+MOST_TIME = 1e9
+"""Of a duration in seconds and of a pause in milliseconds."""
+
+_WRITTEN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z\Z")
+
+
+def check_values(record: Manifest) -> None:
+    """Raise ``ValueError`` if a number or a time of ``record``, which somebody else wrote, is none that a dump can have.
+
+    One such value would be fatal to every total it is part of, or could never be delivered.
+    """
+    for name in ("timestamp", "captured_at"):
+        text = getattr(record, name)
+        if not _WRITTEN.match(text):
+            raise ValueError(f"{name}={text[:64]!r} is no time such as 2026-11-23T10:30:00.000000Z")
+        from_rfc3339(text)
+    for name in ("raw_size_bytes", "gzip_size_bytes", "ctime", "mtime", "atime"):
+        if not 0 <= getattr(record, name) <= MOST_BYTES:
+            raise ValueError(f"{name} is not within 0 and {MOST_BYTES}")
+    if not (0 <= record.compression.block_bytes <= MOST_BYTES and abs(record.compression.level or 0) <= MOST_BYTES):
+        raise ValueError(f"a number of compression is not within {MOST_BYTES}")
+    for name, values in (
+        ("duration_sec", (record.duration_sec,)),
+        ("guest_pause_ms", (record.guest_pause_ms,)),
+        ("guest_pauses_ms", record.guest_pauses_ms),
+    ):
+        if not all(0 <= value <= MOST_TIME for value in values):
+            raise ValueError(f"{name} is not within 0 and {MOST_TIME:.0f}")
+
+
 DumpRecord = Manifest
 """A record is the manifest's searchable copy: the same names, the same values."""
 

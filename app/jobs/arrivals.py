@@ -47,6 +47,8 @@ class Arrivals:
                 log.debug("dump_dir_unreadable", message=str(error))
             except StateError as error:
                 log.error("arrival_not_recorded", code=error.code, message=str(error))
+            except Exception:
+                log.exception("arrivals_broke")  # the next look tries again
             await asyncio.sleep(_LOOK_EVERY_SEC)
 
     async def look(self) -> None:

@@ -149,8 +149,8 @@ class Run:
                 await self._parts.journal.note_dump(self.job.job_id, self._dump_id)
             case WarningLine():
                 await self._parts.journal.tell(activity_now("warning", line.code, _about(self.job, line.message), job=self.job))
-                await self._hear_of_guest(line)
                 await self._keep(replace(self.job, warnings=(*self.job.warnings, line.message)))
+                await self._hear_of_guest(line)
             case SealedLine():
                 self._manifest = line.manifest
             case FailedLine():

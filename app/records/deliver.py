@@ -9,8 +9,8 @@ from typing import Protocol
 from app.errors import HistoryError, HistoryFailed, HistoryTypeConflict
 from app.model import DumpRecord
 from app.records.outbox import Entry, Outbox
-from app.records.point import Point, point_of, record_of
-from app.records.pull import Reader, clusters, rows_between
+from app.records.point import Point, point_of
+from app.records.pull import Reader, clusters, records_of, rows_between
 
 
 class Client(Reader, Protocol):
@@ -62,8 +62,7 @@ async def lacking_in(history: Reader, records: Sequence[DumpRecord]) -> list[Dum
     moments: set[tuple[str, str, str]] = set()
     for since_ns, until_ns in clusters(records):
         async for rows in rows_between(history, since_ns, until_ns):
-            for row in rows:
-                found = record_of(row)
+            for found in records_of(rows):
                 there.add(found.dump_id)
                 moments.add((found.timestamp, found.dom, found.vmid))
     return [one for one in records if one.dump_id not in there and (one.timestamp, one.dom, one.vmid) not in moments]

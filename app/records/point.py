@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from app.model import ALGORITHMS, Algorithm, Compression, Manifest, Versions, from_rfc3339, rfc3339
+from app.model import ALGORITHMS, Algorithm, Compression, Manifest, Versions, check_values, from_rfc3339, rfc3339
 
 MEASUREMENT = "mem_dumps"
 
@@ -168,7 +168,7 @@ def record_of(row: Mapping[str, object]) -> Manifest:
 
     A point of another producer has less: ``dump_id`` is then made from (dom, vmid, time), texts and numbers that it does
     not have are empty and 0, and ``UNKNOWN`` is among the warnings. Columns of other names or types are passed over.
-    Raises ``ValueError`` for a row without a time that a timestamp can show.
+    Raises ``ValueError`` for a row without a time that a timestamp can show, or with a value that no dump has.
     """
     time_ns = row.get("time")
     if not isinstance(time_ns, int):
@@ -180,7 +180,7 @@ def record_of(row: Mapping[str, object]) -> Manifest:
     columns = _Columns(row)
     dom, vmid, dump_path = columns.text("dom"), columns.text("vmid"), columns.text("dump_path")
     dump_id = columns.text("dump_id")
-    return Manifest(
+    record = Manifest(
         dump_id=dump_id or foreign_dump_id(dom, vmid, time_ns),
         timestamp=timestamp,
         dom=dom,
@@ -213,6 +213,8 @@ def record_of(row: Mapping[str, object]) -> Manifest:
         ),
         warnings=columns.json("warnings", tuple[str, ...], () if dump_id else (UNKNOWN,)),
     )
+    check_values(record)
+    return record
 
 
 def foreign_dump_id(dom: str, vmid: str, time_ns: int) -> str:

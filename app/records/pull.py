@@ -14,9 +14,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+import structlog
+
 from app.errors import HistoryTooWide
 from app.model import DumpRecord, Manifest, from_rfc3339
+from app.records.point import record_of
 from app.state import State
+
+log = structlog.get_logger()
 
 SCHEMA = """
 -- How far the first pull of a history came: it has read all from ``upper_ns`` up to ``top_ns``.
@@ -124,6 +129,17 @@ async def rows_between(reader: Reader, since_ns: int, until_ns: int) -> AsyncIte
         full = len(rows) >= PAGE
         since_ns = end_ns if not full else max(last_ns, since_ns + _SHORTEST_NS)
         width_ns = width_ns if full else width_ns * 2
+
+
+def records_of(rows: Iterable[Row]) -> list[Manifest]:
+    """Their records, without those that are none: one bad point of another program must not keep the others away."""
+    records = []
+    for row in rows:
+        try:
+            records.append(record_of(row))
+        except ValueError as error:
+            log.warning("history_row_unreadable", message=str(error))
+    return records
 
 
 def time_ns_of(record: DumpRecord) -> int:

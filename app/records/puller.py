@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-import structlog
+from collections.abc import Awaitable, Callable, Sequence
 
 from app.errors import HistoryTooWide
 from app.model import Manifest
-from app.records.point import record_of
-from app.records.pull import AHEAD_NS, PAGE, RECENT_NS, FirstPull, Progress, Reader, Row, Sweep, rows_between, unknown_to
+from app.records.pull import (
+    AHEAD_NS,
+    PAGE,
+    RECENT_NS,
+    FirstPull,
+    Progress,
+    Reader,
+    Row,
+    Sweep,
+    records_of,
+    rows_between,
+    unknown_to,
+)
 from app.state import State
-
-log = structlog.get_logger()
 
 TakeIn = Callable[[Sequence[Manifest], bool], Awaitable[int]]
 """Keep these records; the second argument says that they are of the past, which nobody needs to be told one by one."""
@@ -108,18 +115,8 @@ class Puller:
         """Take in what the index does not know; how many that were."""
         kept = 0
         for place in range(0, len(rows), AT_ONCE):  # and no more at once, for this keeps the event loop as well
-            some = _records_of(rows[place : place + AT_ONCE])
+            some = records_of(rows[place : place + AT_ONCE])
             new = await self._state.read(lambda connection, some=some: unknown_to(connection, some))  # type: ignore[misc]
             if new:
                 kept += await self._take_in(new, quiet)
         return kept
-
-
-def _records_of(rows: Iterable[Row]) -> list[Manifest]:
-    records = []
-    for row in rows:
-        try:
-            records.append(record_of(row))
-        except ValueError as error:
-            log.warning("history_row_unreadable", message=str(error))
-    return records

@@ -16,7 +16,15 @@ from typing import Protocol
 import structlog
 
 from app.config import Settings
-from app.errors import ConfigError, HistoryError, HistoryTypeConflict, HistoryUnreachable, MemoryDumpsError, StateError
+from app.errors import (
+    ConfigError,
+    HistoryError,
+    HistoryFailed,
+    HistoryTypeConflict,
+    HistoryUnreachable,
+    MemoryDumpsError,
+    StateError,
+)
 from app.model import ActivityKind, HistoryState, HistoryStatus
 from app.records.deliver import Client, Delivery, deliver_batch
 from app.records.outbox import Counts, Outbox
@@ -129,6 +137,13 @@ class SharedHistory:
                 await self._could_not_deliver(error, delay_sec)
                 await _wait(self._back, delay_sec)
                 delay_sec = min(delay_sec * 2, LONGEST_DELAY_SEC)
+            except Exception as error:
+                log.exception("history_delivery_broke")
+                with contextlib.suppress(StateError):
+                    await self._outbox.give_back()
+                await self._could_not_deliver(_unexpected("Delivering to", error), delay_sec)
+                await _wait(self._back, delay_sec)
+                delay_sec = min(delay_sec * 2, LONGEST_DELAY_SEC)
 
     async def _was_delivered(self, delivery: Delivery) -> None:
         self._write_error = None
@@ -167,6 +182,10 @@ class SharedHistory:
                 await self._look()
             except StateError as error:
                 log.error("history_not_kept", code=error.code, message=str(error))
+            except Exception as error:
+                log.exception("history_pull_broke")
+                self._read_error = _unexpected("Reading", error)
+                await self._look()
             if self._read_error is not None or isinstance(self._write_error, HistoryUnreachable):
                 await asyncio.sleep(PROBE_EVERY_SEC)
             else:
@@ -211,8 +230,12 @@ class SharedHistory:
         while True:
             await self._news.wait()
             self._news.clear()
-            with contextlib.suppress(StateError):
+            try:
                 self._counts = await self._outbox.counts()
+            except StateError:
+                pass  # what was known last is still the best to say
+            except Exception:
+                log.exception("history_counts_broke")
             if (status := self.status) != said:
                 self._changed(status)
                 if said is None or status.pending != said.pending:
@@ -226,6 +249,13 @@ _STATES = {
     "history-wrong-url": HistoryState.WRONG_URL,
     "history-refused": HistoryState.REFUSED,
 }
+
+
+def _unexpected(doing: str, error: Exception) -> HistoryFailed:
+    return HistoryFailed(
+        f"{doing} the shared history failed unexpectedly ({type(error).__name__}: {error}). "
+        "It is tried again; the service's log has the details."
+    )
 
 
 async def _wait(event: asyncio.Event, timeout_sec: float) -> None:

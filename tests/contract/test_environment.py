@@ -50,7 +50,7 @@ def test_a_name_or_value_that_makes_no_sense_ends_the_start_with_one_line_that_n
 
 
 def test_the_example_of_a_url_fits_its_name(tmp_path: Path) -> None:
-    assert "http://127.0.0.1:8181" in refusal(tmp_path, INFLUX_URL="localhost:8181")[1]
+    assert "http://influx.example.org:8181" in refusal(tmp_path, INFLUX_URL="localhost:8181")[1]
     assert "https://dumps.example.org" in refusal(tmp_path, MEMDUMP_PUBLIC_URL="dumps")[1]
 
 

@@ -124,3 +124,8 @@ def test_a_size_may_be_plain_bytes(text: str, size_bytes: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="size"):
         parse_size(text)
+
+
+def test_an_influx_url_that_is_none_is_answered_with_one_of_influxdb() -> None:
+    with pytest.raises(ConfigError, match=r"http://influx\.example\.org:8181"):
+        Settings.from_environment({"INFLUX_URL": "ftp://x"})

@@ -1,6 +1,7 @@
 """What a crash may leave of a seal, at every one of its steps, and what becomes of it."""
 
 import fcntl
+import json
 import os
 from collections.abc import Generator
 from dataclasses import replace
@@ -152,3 +153,20 @@ def test_names_follow_the_contract() -> None:
     assert dump_name("101", 1699520400, "gzip") == "101_1699520400.mem.gz"
     assert dump_name("101", 1699520400, "zstd", 2) == "101_1699520400-2.mem.zst"
     assert dump_name("101", 1699520400, "none") == "101_1699520400.mem"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timestamp": "2026-11-23 10:30"},
+        {"captured_at": "2026-11-23T10:30:00+00:00"},
+        {"gzip_size_bytes": 2**64},
+        {"duration_sec": 1.7e308},
+    ],
+)
+def test_a_manifest_with_a_value_that_no_dump_has_is_damaged(tmp_path: Path, wrong: dict[str, object]) -> None:
+    path = tmp_path / "1_1.mem.gz.manifest.json"
+    whole = json.loads(encode_manifest(manifest_of(tmp_path / "1_1.mem.gz")))
+    path.write_text(json.dumps({**whole, **wrong}))
+    with pytest.raises(ManifestDamaged, match=next(iter(wrong))):
+        read_manifest(path)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.model import Compression, Manifest, Versions, rfc3339
+from app.model import MOST_BYTES, MOST_TIME, Compression, Manifest, Versions, rfc3339
 from app.records.point import UNKNOWN, Point, foreign_dump_id, line_of, point_of, record_of
 from tests.influx.line_protocol import Line, lines
 
@@ -50,8 +50,8 @@ AWKWARD = (
     "'; DROP TABLE",
 )  # fmt: skip
 texts = st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
-numbers = st.floats(min_value=0, max_value=1e18)
-counts = st.integers(min_value=-(2**63), max_value=2**63 - 1)
+numbers = st.floats(min_value=0, max_value=MOST_TIME)
+counts = st.integers(min_value=0, max_value=MOST_BYTES)
 instants = st.integers(min_value=-(2**63) // 1000 + 1, max_value=2**63 // 1000 - 1)
 
 
@@ -217,7 +217,8 @@ def test_the_id_of_a_foreign_point_stays_the_same_in_every_version() -> None:
     assert foreign_dump_id("vm-web-01", "101", 1_795_429_800_000_000_000) == "ec6a89c9-a9de-549c-b1b2-02255edae9e1"
 
 
-values = st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=3)
+odd = st.sampled_from([float("nan"), float("inf"), float("-inf")])
+values = st.none() | st.booleans() | counts | numbers | odd | texts | st.binary(max_size=3)
 
 
 @given(
@@ -238,6 +239,16 @@ def test_columns_of_any_type_make_a_record(row: dict[str, object]) -> None:
 def test_a_row_without_a_time_is_no_record(time: object) -> None:
     with pytest.raises(ValueError, match="time"):
         record_of({"dom": "a", "vmid": "1", "time": time})
+
+
+@pytest.mark.parametrize("wrong", [
+    {"gzip_size_bytes": 2**64 - 1}, {"raw_size_bytes": -1}, {"gzip_size_bytes": 2**43 + 1}, {"ctime": 1e300},
+    {"duration_sec": 1.7e308}, {"guest_pause_ms": -5.0}, {"guest_pauses_ms": "[1e308]"}, {"captured_at": "garbage"},
+    {"captured_at": "2026-11-23"},
+])  # fmt: skip
+def test_a_row_with_a_value_that_no_dump_has_is_no_record(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        record_of({"dom": "a", "vmid": "1", "time": 1_795_429_800_000_000_000, **wrong})
 
 
 def test_a_point_may_be_made_by_hand() -> None:

@@ -129,3 +129,19 @@ async def test_it_ends_also_when_news_come_in_the_same_moment(scene: Scene) -> N
         task.cancel()
         done, _ = await asyncio.wait([task], timeout=PATIENCE_SEC)
         assert done
+
+
+async def test_an_unexpected_error_is_told_and_the_loops_go_on(scene: Scene) -> None:
+    write, window = scene.far.write, scene.far.window
+
+    async def broken(*_: object, **__: object) -> None:
+        raise OverflowError("int too large")
+
+    scene.far.write = scene.far.window = broken  # type: ignore[assignment, method-assign]
+    async with turning(scene):
+        await scene.keep(manifest_at(T0))
+        status = await scene.until(lambda status: status.state == "failed" and status.pending == 1)
+        assert "int too large" in str(status.message)
+        scene.far.write, scene.far.window = write, window  # type: ignore[method-assign]
+        await scene.until(lambda status: status.state == "connected" and status.pending == 0)
+    assert len(scene.far.rows) == 1
