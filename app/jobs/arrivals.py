@@ -47,7 +47,7 @@ class Arrivals:
                 log.debug("dump_dir_unreadable", message=str(error))
             except StateError as error:
                 log.error("arrival_not_recorded", code=error.code, message=str(error))
-            except Exception:
+            except Exception:  # a watcher that ended would miss every later dump, without a word
                 log.exception("arrivals_broke")  # the next look tries again
             await asyncio.sleep(_LOOK_EVERY_SEC)
 

@@ -234,7 +234,7 @@ class SharedHistory:
                 self._counts = await self._outbox.counts()
             except StateError:
                 pass  # what was known last is still the best to say
-            except Exception:
+            except Exception:  # a loop that ended would show an old state for ever, and end the others
                 log.exception("history_counts_broke")
             if (status := self.status) != said:
                 self._changed(status)

@@ -61,7 +61,7 @@ class FlightHalf(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has 
         except (ValueError, KeyError, TypeError) as broken:
             raise pa.ArrowInvalid(f"Invalid ticket. Error: {broken}") from None
         if asked.get("query_type", "sql") != "sql":
-            raise NotImplementedError("the stand-in understands SQL alone")
+            raise NotImplementedError("the stand-in understands SQL alone")  # Core has InfluxQL, too; the product asks in SQL
         try:
             return self._store.query(database, sql, parameters)
         except NoDatabase as missing:
