@@ -30,7 +30,7 @@ from app.capture.ranges import Range
 from app.capture.report import Report
 from app.capture.source import Stream, dump
 from app.capture.spool import Spool, open_spool
-from app.errors import CaptureFailed, HypervisorNotResponding, LayoutUnknown, LiveNotConverging, LiveNotPossible
+from app.errors import CaptureFailed, HypervisorError, HypervisorNotResponding, LayoutUnknown, LiveNotConverging, LiveNotPossible
 from app.fifo import Rendezvous
 from app.model import Phase
 
@@ -130,18 +130,22 @@ def _migrate(plan: LivePlan, limits: Limits, spool: Spool, meter: PauseMeter, re
         watch = Watch(plan.guest, migration, limits)
         receive(stream, migration, watch, lambda: _tell(migration, stream, report))
         machine, captured_at = migration.finish(), meter.instant()
-    _check_it_ran(plan.guest, meter, report)
+    check_it_ran(plan.guest, meter, report)
     return machine, captured_at
 
 
-def _check_it_ran(guest: Guest, meter: PauseMeter, report: Report) -> None:
+def check_it_ran(guest: Guest, meter: PauseMeter, report: Report) -> None:
     """Raises ``LiveNotPossible`` if the guest was suspended as its capture began, and not only afterwards; warns of stops in
     between that were not ours.
 
-    libvirt then does not resume it, and QEMU leaves its disk images to whoever takes them.
+    libvirt then does not resume it, and QEMU leaves its disk images to whoever takes them. If nobody answers who could say so,
+    the image is kept, for it is whole; that the guest could not be looked at is told after every capture.
     """
     name = guest.domain.name
-    if guest.suspended() and not meter.resumed():
+    suspended = False
+    with contextlib.suppress(HypervisorError):
+        suspended = guest.suspended()
+    if suspended and not meter.resumed():
         report.warn(
             "disks-not-locked",
             f"{name} was suspended as its live capture began. QEMU has let go of the locks on its disk images: until {name} is "

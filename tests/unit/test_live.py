@@ -11,13 +11,25 @@ import pytest
 
 from app.capture.guest import Guest
 from app.capture.layout import refuse_passthrough
-from app.capture.live import ABORT_SEC, PROBE_STOP_MS, GivenUp, Limits, LivePlan, Watch, allow_probe, live_image, receive
+from app.capture.live import (
+    ABORT_SEC,
+    PROBE_STOP_MS,
+    GivenUp,
+    Limits,
+    LivePlan,
+    Watch,
+    allow_probe,
+    check_it_ran,
+    live_image,
+    receive,
+)
 from app.capture.migration import Migration
 from app.capture.patience import Call
+from app.capture.pausemeter import PauseMeter
 from app.capture.report import Report
 from app.capture.source import Stream
 from app.capture.spool import Spool, open_spool
-from app.errors import CaptureFailed, HypervisorNotResponding, LayoutUnknown, LiveNotPossible
+from app.errors import CaptureFailed, HypervisorNotResponding, HypervisorUnreachable, LayoutUnknown, LiveNotPossible
 from app.fifo import Rendezvous
 from app.lines import Line
 from app.model import Domain, DomainState
@@ -108,11 +120,13 @@ class FakeStream:
 
 
 class FakeGuest:
-    """Counts how often it was told to abort."""
+    """Counts how often it was told to abort; asked for its state it does as it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, suspended: Callable[[], bool] = lambda: False) -> None:
         self.aborts = 0
         self.connection = SimpleNamespace(uri="qemu:///system")
+        self.domain = SimpleNamespace(name="vm-web-01")
+        self.suspended = suspended
 
     def abort(self) -> Call[None]:
         self.aborts += 1
@@ -173,6 +187,27 @@ def test_abort_that_nobody_heeds_is_waited_for_within_a_bound(spool: Spool) -> N
     with pytest.raises(HypervisorNotResponding):
         receive(cast("Stream", endless), migration, Watch(cast("Guest", guest), migration, AT_ONCE, clock), lambda: None)
     assert guest.aborts == 1
+
+
+def _nobody_answers() -> bool:
+    raise HypervisorUnreachable("qemu:///system", "Cannot recv data: Connection reset by peer")
+
+
+def test_whole_image_outlives_the_libvirtd_that_could_say_whether_the_guest_ran() -> None:
+    told: list[Line] = []
+    meter = SimpleNamespace(foreign=0)
+    check_it_ran(cast("Guest", FakeGuest(_nobody_answers)), cast("PauseMeter", meter), Report("7", told.append))
+    assert told == []
+
+
+def test_image_of_a_guest_that_was_suspended_as_its_capture_began_is_refused() -> None:
+    told: list[Line] = []
+    report = Report("7", told.append)
+    meter = SimpleNamespace(foreign=0, resumed=lambda: False)
+    with pytest.raises(LiveNotPossible, match="was suspended as its live capture began"):
+        check_it_ran(cast("Guest", FakeGuest(lambda: True)), cast("PauseMeter", meter), report)
+    assert len(report.warnings) == 1
+    assert "let go of the locks on its disk images" in report.warnings[0]
 
 
 def _plan(folder: Path, xml: str, max_pause_ms: int) -> LivePlan:
