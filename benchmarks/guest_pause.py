@@ -9,6 +9,7 @@ import subprocess
 import libvirt
 
 from app.capture import Patience, connect
+from app.capture.guest import look_up
 from app.capture.pausemeter import PauseMeter
 from benchmarks.figures import Figure, in_turn, median, spread
 from benchmarks.stage import GUEST, Stage, dump, service
@@ -40,7 +41,7 @@ def _floor(on: Stage) -> float:
         fcntl.fcntl(reader, _F_SETPIPE_SZ, 1 << 20)
         os.set_blocking(reader, True)
         connection = connect(on.lab.uri, Patience())
-        guest = connection.guest(GUEST.name)
+        guest = look_up(connection, GUEST.name)
         # Held open for writing until dd reads, for dd would take a FIFO without a writer for one that has ended.
         writer = os.open(path, os.O_WRONLY)
         discard = subprocess.Popen(["dd", "of=/dev/null", "bs=1M", "status=none"], stdin=reader)

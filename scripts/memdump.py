@@ -146,7 +146,7 @@ def _wanted(request: Request, connection: Connection) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for vm in request.vms:
         try:
-            found.setdefault(connection.named(vm).uuid, vm)
+            found.setdefault(connection.find(vm)[1].uuid, vm)
         except MemoryDumpsError:  # the attempt to capture it says so
             found.setdefault(vm, vm)
     return [(vm, name) for name, vm in found.items()]

@@ -8,104 +8,27 @@ long as its headers promise, see that the guest runs on, then give the dump its 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uuid_utils
 
-from app.capture.aftercare import looked_after, see_it_run_on, told_of
+from app.capture.aftercare import told_of
 from app.capture.alone import alone
 from app.capture.codecs import codec
-from app.capture.elfcore import CoreHeader, read_header
-from app.capture.guest import Connection, Guest, connect
+from app.capture.connection import Connection, connect
+from app.capture.guest import Guest, look_up
+from app.capture.order import Order
 from app.capture.patience import Patience
-from app.capture.pausemeter import PauseMeter, Stops
+from app.capture.pausemeter import PauseMeter
 from app.capture.report import Report
 from app.capture.seal import Image, Seal
-from app.capture.source import Stream, dump
-from app.capture.sshhost import ssh_host
-from app.errors import (
-    CaptureError,
-    LiveNotConverging,
-    LiveNotPossible,
-    StreamMalformed,
-    StreamTruncated,
-    WouldPauseTooLong,
-)
-from app.fifo import Rendezvous, rendezvous
-from app.model import Algorithm, Manifest, Mode, Phase, Way, rfc3339
-
-if TYPE_CHECKING:
-    from app.capture.coreimage import CoreImage
+from app.capture.ways import Taken, UnderWay, take
+from app.fifo import rendezvous
+from app.model import Manifest, Phase, rfc3339
 
 _SLACK_BYTES = 64 << 20  # video memory, firmware, headers
 _SLACK_FRACTION = 256  # what incompressible bytes grow by in any of the codecs, generously
-_PAUSED_BYTES_PER_SEC = 700e6  # what a paused dump reads, on the slower of the machines it was measured on
-_REMOTE_BYTES_PER_SEC = 100e6  # the same through SSH over a network of 1 Gbit/s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is to be captured, and how. ``timeout_sec`` 0: no limit. ``level`` None: the codec's default.
-
-    ``max_pause_ms`` is what this capture was asked for, and binds ``auto`` whatever way it takes; without it a live capture
-    may stop the guest for ``live_pause_ms``, and ``auto`` falls back to the paused way if that is predicted to stop it for no
-    longer than ``fallback_pause_ms``; ``spool_memory_bytes`` None: a quarter of what is available.
-    """
-
-    vm: str
-    dump_dir: Path
-    mode: Mode
-    algorithm: Algorithm
-    level: int | None
-    timeout_sec: float
-    operator: str
-    reason: str | None
-    case: str | None
-    max_pause_ms: int | None = None
-    live_pause_ms: int = 300
-    fallback_pause_ms: int = 10_000
-    spool_memory_bytes: int | None = None
-
-    @property
-    def final_stop_ms(self) -> int:
-        """The longest final stop of a live capture."""
-        return self.live_pause_ms if self.max_pause_ms is None else self.max_pause_ms
-
-    @property
-    def paused_way_ms(self) -> int:
-        """The longest pause for which ``auto`` may fall back to the paused way."""
-        return self.fallback_pause_ms if self.max_pause_ms is None else min(self.fallback_pause_ms, self.max_pause_ms)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Capture:
-    """One capture under way."""
-
-    order: Order
-    guest: Guest
-    xml: str
-    dump_id: str
-    where: Rendezvous
-    seal: Seal
-    report: Report
-    patience: Patience
-    meter: PauseMeter
-    started: datetime
-    began: float  # time.monotonic()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Taken:
-    """How the memory was captured, the instant that it shows (epoch seconds, None: not known), what that cost the guest, and
-    the domain's XML."""
-
-    way: Way
-    xml: str
-    at: float | None
-    stops: Stops
 
 
 def capture(order: Order, connection: Connection, report: Report, patience: Patience) -> Manifest:
@@ -115,7 +38,7 @@ def capture(order: Order, connection: Connection, report: Report, patience: Pati
     """
     chosen = codec(order.algorithm, order.level)
     patience.restart(order.timeout_sec)
-    guest = connection.guest(order.vm)
+    guest = look_up(connection, order.vm)
     report.phase(Phase.PREPARING, guest.domain.name)
     started, began = datetime.now(UTC), time.monotonic()
     where = rendezvous(connection.uri, order.dump_dir)
@@ -125,7 +48,7 @@ def capture(order: Order, connection: Connection, report: Report, patience: Pati
         alone(where, guest.domain),
     ):
         with PauseMeter(guest) as meter:
-            under_way = _Capture(
+            under_way = UnderWay(
                 order=order,
                 guest=guest,
                 xml=guest.xml(),
@@ -138,7 +61,7 @@ def capture(order: Order, connection: Connection, report: Report, patience: Pati
                 started=started,
                 began=began,
             )
-            taken = _fill(under_way)
+            taken = take(under_way)
         image = seal.finish(patience)
         patience.check()
         return seal.publish(lambda path: _manifest(under_way, taken, image, path))
@@ -150,129 +73,7 @@ def _worst_case(guest: Guest) -> int:
     return memory_bytes + memory_bytes // _SLACK_FRACTION + _SLACK_BYTES
 
 
-def _fill(under_way: _Capture) -> _Taken:
-    """Send the guest's memory to the seal, by the best way that the order allows."""
-    guest, report, mode = under_way.guest, under_way.report, under_way.order.mode
-    if not guest.connection.qemu:
-        return _paused(under_way, "plain")
-    guest.check_host_memory(under_way.xml)
-    if mode == "paused":
-        return _paused(under_way, "paused")
-    if not guest.ran:
-        report.warn("captured-suspended", f"{guest.domain.name} is suspended: captured the paused way, which costs it nothing.")
-        return _paused(under_way, "paused")
-    try:
-        return _live(under_way)
-    except (LiveNotPossible, LiveNotConverging, StreamMalformed) as error:
-        if guest.runs():
-            if mode == "live":
-                raise
-            _allow_fallback(under_way, error)
-        else:
-            report.warn("captured-suspended", f"{error.message} So it was captured the paused way, which costs it nothing.")
-    return _paused(under_way, "paused")
-
-
-def _allow_fallback(under_way: _Capture, cause: CaptureError) -> None:
-    """Raises ``WouldPauseTooLong`` unless the paused way would stop the guest for no longer than is allowed."""
-    order, name = under_way.order, under_way.guest.domain.name
-    allowed_ms = order.paused_way_ms
-    remote = ssh_host(under_way.guest.connection.uri) is not None
-    predicted_ms = under_way.guest.domain.memory_bytes / (_REMOTE_BYTES_PER_SEC if remote else _PAUSED_BYTES_PER_SEC) * 1000
-    if predicted_ms > allowed_ms:
-        limit = "MEMDUMP_FALLBACK_PAUSE_MS" if allowed_ms == order.fallback_pause_ms else "max_pause_ms"
-        raise WouldPauseTooLong(name, predicted_ms, allowed_ms, limit, cause) from cause
-    under_way.report.warn("fell-back-to-paused", f"{cause.message} So {name} was captured the paused way.")
-
-
-def _live(under_way: _Capture) -> _Taken:
-    from app.capture.live import LivePlan, live_image  # NumPy: the paused way neither needs it nor waits for it
-
-    order, guest, report = under_way.order, under_way.guest, under_way.report
-    report.way("live")
-    plan = LivePlan(
-        guest=guest,
-        xml=under_way.xml,
-        where=under_way.where,
-        capture_id=under_way.dump_id,
-        dump_dir=order.dump_dir,
-        max_pause_ms=order.final_stop_ms,
-        # Where the paused way would be taken instead, a second short stop may take as long as that way.
-        max_stops_ms=max(order.final_stop_ms, order.paused_way_ms) if order.mode == "auto" else order.final_stop_ms,
-        spool_memory_bytes=order.spool_memory_bytes,
-    )
-    with looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: _captured(under_way)) as live:
-        stops = under_way.meter.stops()  # that for QEMU's headers, too
-        _send(live.image, under_way)
-    return _Taken(way="live", xml=live.xml, at=live.captured_at, stops=stops)
-
-
-def _send(image: CoreImage, under_way: _Capture) -> None:
-    """The spooled image to the seal; the guest has nothing to do with it any more."""
-    done = 0
-    while True:
-        slot = under_way.seal.take(under_way.patience)
-        length = image.fill(slot.buffer)
-        if length:
-            under_way.seal.put(slot, length)
-        done += length
-        under_way.report.progress(done, image.size_bytes, guest_paused=False, always=length < len(slot.buffer))
-        if length < len(slot.buffer):
-            return
-
-
-def _paused(under_way: _Capture, way: Way) -> _Taken:
-    guest, report = under_way.guest, under_way.report
-    report.way(way)
-    under_way.seal.brace()
-    with looked_after(guest, report):
-        with dump(guest, way, under_way.where, under_way.dump_id, under_way.meter, report) as stream:
-            report.phase(Phase.CAPTURING, guest.domain.name)
-            _read(stream, under_way, expect_elf=way == "paused")
-        stops = _captured(under_way)
-    return _Taken(way=way, xml=under_way.xml, at=stops.last_at, stops=stops)
-
-
-def _read(stream: Stream, under_way: _Capture, *, expect_elf: bool) -> None:
-    """Send the whole stream to the seal, then make sure that it was whole."""
-    header: CoreHeader | None = None
-    done = total = 0
-
-    def tick() -> None:
-        under_way.report.progress(done, total, guest_paused=stream.guest_paused)
-
-    while True:
-        slot = under_way.seal.take(under_way.patience)
-        length = stream.fill(slot.buffer, tick)
-        if done == 0 and expect_elf and length == len(slot.buffer):
-            header = read_header(slot.buffer)
-            total = header.size_bytes
-        done += length
-        tick()
-        if length:
-            under_way.seal.put(slot, length)
-        if length < len(slot.buffer):
-            break
-    stream.confirm(tick)
-    if expect_elf and (header is None or done != header.size_bytes):
-        raise StreamTruncated(
-            f"The image ended after {done} bytes, and its headers promise {total}. libvirtd or QEMU may have died. Try again."
-        )
-    under_way.report.progress(done, total or done, guest_paused=stream.guest_paused, always=True)
-
-
-def _captured(under_way: _Capture) -> Stops:
-    """The memory is captured, and the time limit, which was for that alone, is over. See that the guest runs on; the stops
-    that all of this cost it."""
-    under_way.report.phase(Phase.SEALING, under_way.guest.domain.name)
-    see_it_run_on(under_way.guest, under_way.report)
-    under_way.patience.restart(0)
-    stops = under_way.meter.stops()
-    under_way.report.guest_runs(not under_way.meter.standing)
-    return stops
-
-
-def _manifest(under_way: _Capture, taken: _Taken, image: Image, path: Path) -> Manifest:
+def _manifest(under_way: UnderWay, taken: Taken, image: Image, path: Path) -> Manifest:
     order, domain, connection = under_way.order, under_way.guest.domain, under_way.guest.connection
     captured_at = under_way.started if taken.at is None else datetime.fromtimestamp(taken.at, UTC)
     return Manifest(

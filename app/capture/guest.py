@@ -1,58 +1,31 @@
-"""The connection to libvirt, and one guest: looked up, described, watched, resumed.
-
-Only this file and ``source.py`` in here import libvirt. Every call runs on a thread of its own (``patience.Call``), for
-libvirtd may hang.
-"""
+"""One guest: looked up, described, watched, resumed."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import libvirt
 
-from app import __version__
+from app.capture.connection import Connection
 from app.capture.hostmemory import available_here, available_there, reading_allocates
-from app.capture.patience import Call, Patience
+from app.capture.patience import Call
 from app.capture.sshhost import elsewhere, ssh_host
 from app.downtime import Downtime, promise, take_over
-from app.errors import (
-    CaptureFailed,
-    DomainBusy,
-    DumpDirUnusable,
-    HostMemoryShort,
-    HypervisorNotResponding,
-    HypervisorRefused,
-    HypervisorUnreachable,
-    MemoryDumpsError,
-    VmNotRunning,
-)
+from app.errors import CaptureFailed, DomainBusy, DumpDirUnusable, HostMemoryShort, MemoryDumpsError, VmNotRunning
 from app.fifo import Rendezvous
-from app.model import OPENNEBULA_NAMESPACE, Domain, DomainState, Versions, domain_of, domain_state, find_domain
+from app.model import Domain, DomainState, domain_state
 
-T = TypeVar("T")
-
-_KEEPALIVE_SEC, _KEEPALIVE_MISSES = 5, 3
-_CONNECT_SEC = 15.0
 _RESTORE_SEC = 35.0  # libvirt waits 30 s for the domain's job lock
 _RESUME_FOR_SEC, _JOB_ENDS_SEC, _AGAIN_SEC = 60.0, 3.0, 0.2
 _LOOK_SEC = 8.0
 """How long libvirt may take to say how the guest is: less than the service grants a capture process beyond its time."""
 
 _RUNNING = (DomainState.RUNNING, DomainState.BLOCKED, DomainState.NOSTATE)
-_REFUSALS = {
-    libvirt.VIR_ERR_AUTH_FAILED,
-    libvirt.VIR_ERR_AUTH_CANCELLED,
-    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
-    libvirt.VIR_ERR_ACCESS_DENIED,
-    libvirt.VIR_ERR_OPERATION_DENIED,
-}
 # Why a guest that ran before a dump may stand still after it: not known, the dump itself, an API that failed to resume.
 _OURS = {
     libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
@@ -61,126 +34,14 @@ _OURS = {
 }
 
 
-def connect(uri: str, patience: Patience) -> Connection:
-    """A connection to libvirt. Raises ``HypervisorUnreachable``, ``HypervisorNotResponding`` or ``HypervisorRefused``."""
-    _start_events()
-    opening = Call(lambda: libvirt.open(uri))
-    if not patience.wait((opening.done,), _CONNECT_SEC):
-        raise HypervisorNotResponding(uri)
-    try:
-        return Connection(uri, patience.result(opening), patience)
-    except libvirt.libvirtError as error:
-        text = error.get_error_message() or str(error)
-        if error.get_error_code() in _REFUSALS:
-            raise _refused(uri, text) from error
-        raise HypervisorUnreachable(uri, text) from error
-
-
-class Connection:
-    """One connection to libvirt, for one capture process."""
-
-    def __init__(self, uri: str, conn: libvirt.virConnect, patience: Patience) -> None:
-        """Use ``connect``."""
-        self.uri = uri
-        self.patience = patience
-        self._conn = conn
-        with contextlib.suppress(libvirt.libvirtError):  # drivers inside this process have nothing to keep alive
-            conn.setKeepAlive(_KEEPALIVE_SEC, _KEEPALIVE_MISSES)
-        self.hostname, self.qemu, self.versions = self.call(self._describe)
-
-    def close(self) -> None:
-        """Close, unless libvirt hangs; then the process's end closes it."""
-        Call(self._conn.close).ended_within(1.0)
-
-    def call(self, function: Callable[[], T]) -> T:
-        """``function`` on a thread of its own; libvirt's errors become ours, cancel and deadline are heeded."""
-        return self.result(Call(function))
-
-    def result(self, call: Call[T]) -> T:
-        """What a call returned; libvirt's errors become ours, cancel and deadline are heeded."""
-        try:
-            while not self.patience.wait((call.done,), 1.0):
-                if self._has_forgotten(call):
-                    raise HypervisorNotResponding(self.uri)
-            return call.future.result()
-        except libvirt.libvirtError as error:
-            raise self._translated(error) from error
-
-    def ended_within(self, call: Call[T], at_most_sec: float) -> bool:
-        """Whether the call ended, after waiting for at most that long, whatever became of the capture."""
-        until = time.monotonic() + at_most_sec
-        while not call.ended_within(1.0):
-            if time.monotonic() > until or self._has_forgotten(call):
-                return False
-        return True
-
-    def _has_forgotten(self, call: Call[T]) -> bool:
-        """Whether the connection broke and the call will never end: libvirt's keepalive ends only the first of several."""
-        return not self._conn.isAlive() and not call.ended_within(1.0)
-
-    def _translated(self, error: libvirt.libvirtError) -> MemoryDumpsError:
-        code, text = error.get_error_code(), error.get_error_message() or str(error)
-        if code in _REFUSALS:
-            return _refused(self.uri, text)
-        if not self._conn.isAlive():
-            return HypervisorNotResponding(self.uri) if "keepalive" in text else HypervisorUnreachable(self.uri, text)
-        if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
-            return DomainBusy("The VM", text)
-        return CaptureFailed(f"libvirt reported: {text}.")
-
-    def guest(self, wanted: str) -> Guest:
-        """The running guest that ``wanted`` names. Raises ``VmUnknown``, ``AmbiguousVm``, ``VmNotRunning``, ``DomainBusy``."""
-        raw, domain = self.call(functools.partial(self._find, wanted))
-        if not domain.active:
-            raise VmNotRunning(domain.name, domain.state)
-        guest = Guest(self, raw, domain)
-        if self.qemu and self.call(functools.partial(_has_job, raw)):
-            raise DomainBusy(domain.name, "not of this capture")
-        return guest
-
-    def named(self, wanted: str) -> Domain:
-        """The domain that ``wanted`` names, whether it runs or not. Raises ``VmUnknown`` or ``AmbiguousVm``."""
-        return self.call(functools.partial(self._find, wanted))[1]
-
-    def active(self) -> list[Domain]:
-        """Every domain whose memory can be read, by name."""
-        found = self.call(lambda: [self._domain(raw) for raw in self._conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)])
-        return sorted(found, key=lambda domain: domain.name)
-
-    def _describe(self) -> tuple[str, bool, Versions]:
-        qemu = self._conn.getType() == "QEMU"
-        return (
-            self._conn.getHostname(),
-            qemu,
-            Versions(
-                memory_dumps=__version__,
-                libvirt=_dotted(self._conn.getLibVersion()),
-                qemu=_dotted(self._conn.getVersion()) if qemu else "",
-            ),
-        )
-
-    def _find(self, wanted: str) -> tuple[libvirt.virDomain, Domain]:
-        with contextlib.suppress(libvirt.libvirtError):  # the service always names the uuid: no need to list the rest
-            raw = self._conn.lookupByUUIDString(wanted)
-            return raw, self._domain(raw)
-        known = {(domain := self._domain(raw)).uuid: (raw, domain) for raw in self._conn.listAllDomains()}
-        return known[find_domain(wanted, [domain for _, domain in known.values()]).uuid]
-
-    def _domain(self, raw: libvirt.virDomain) -> Domain:
-        state, memory_kib, _, vcpus, _ = raw.info()
-        metadata_xml = None
-        with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
-            metadata_xml = raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE)
-        return domain_of(
-            uuid=raw.UUIDString(),
-            name=raw.name(),
-            number=raw.ID(),
-            state=state,
-            memory_kib=memory_kib,
-            vcpus=vcpus,
-            metadata_xml=metadata_xml,
-            hypervisor=self._conn.getHostname(),
-        )
+def look_up(connection: Connection, wanted: str) -> Guest:
+    """The running guest that ``wanted`` names. Raises ``VmUnknown``, ``AmbiguousVm``, ``VmNotRunning``, ``DomainBusy``."""
+    raw, domain = connection.find(wanted)
+    if not domain.active:
+        raise VmNotRunning(domain.name, domain.state)
+    if connection.qemu and connection.call(functools.partial(_has_job, raw)):
+        raise DomainBusy(domain.name, "not of this capture")
+    return Guest(connection, raw, domain)
 
 
 class Guest:
@@ -327,25 +188,3 @@ def _has_job(raw: libvirt.virDomain) -> bool:
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:  # a dump that broke off and has not ended yet
             return True
         raise
-
-
-def _refused(uri: str, text: str) -> HypervisorRefused:
-    return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
-
-
-def _dotted(number: int) -> str:
-    """libvirt's way to write a version: major × 1,000,000 + minor × 1,000 + release."""
-    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
-
-
-@functools.cache
-def _start_events() -> None:
-    """Once a process: libvirt's own event loop on a thread, which events and keepalive need; and no words on stderr."""
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    libvirt.virEventRegisterDefaultImpl()
-    threading.Thread(target=_turn, name="libvirt-events", daemon=True).start()
-
-
-def _turn() -> None:
-    while True:
-        libvirt.virEventRunDefaultImpl()

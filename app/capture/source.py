@@ -1,6 +1,6 @@
 """FIFO and libvirt's call → bytes.
 
-With ``guest.py`` and ``pausemeter.py`` the only file in here that imports libvirt.
+With ``connection.py``, ``guest.py`` and ``pausemeter.py`` the only file in here that imports libvirt.
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import demo
+from app.capture.connection import connect
 from app.capture.coreimage import CoreImage, PhysicalMemory
 from app.capture.elfcore import CoreHeader, read_header
-from app.capture.guest import Guest, connect
+from app.capture.guest import Guest, look_up
 from app.capture.layout import Range, layout, layout_from_header
 from app.capture.migration import PAGE_BYTES, Machine, Migration
 from app.capture.patience import Patience
@@ -34,7 +35,7 @@ def subject(lab: PrivateLibvirt, name: str, folder: Path) -> Iterator[Subject]:
     """The guest ``name``, captured live while it stands still."""
     connection = connect(lab.uri, Patience(120))
     try:
-        guest = connection.guest(name)
+        guest = look_up(connection, name)
         where = rendezvous(lab.uri, folder)
         with PauseMeter(guest) as meter, open_spool(guest.domain.memory_bytes, folder, where) as spool:
             source = _Source(guest, where, meter)

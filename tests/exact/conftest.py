@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.capture.guest import connect
+from app.capture.connection import connect
 from app.capture.patience import Patience
 from demo import Guest, PrivateLibvirt
 from tests.lab import running_lab

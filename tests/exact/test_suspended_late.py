@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from app.capture.connection import connect
 from app.capture.guest import Guest as Running
-from app.capture.guest import connect
+from app.capture.guest import look_up
 from app.capture.live import LivePlan, live_image
 from app.capture.patience import Patience
 from app.capture.pausemeter import PauseMeter
@@ -39,7 +40,7 @@ def test_guest_that_is_suspended_after_the_last_look_is_not_sold_as_captured_liv
     virsh(shapes, "resume", IDLE.name)
     told: list[Line] = []
     with contextlib.closing(connect(shapes.uri, Patience(60))) as connection:
-        found = connection.guest(IDLE.name)
+        found = look_up(connection, IDLE.name)
         guest = SuspendedAfterTheLook(connection, found.raw, found.domain)
         where = rendezvous(shapes.uri, tmp_path)
         plan = LivePlan(

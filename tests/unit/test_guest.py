@@ -11,7 +11,8 @@ import libvirt
 import pytest
 
 from app.capture.aftercare import see_it_run_on
-from app.capture.guest import Connection, Guest
+from app.capture.connection import Connection
+from app.capture.guest import Guest
 from app.capture.patience import Call, Patience
 from app.capture.report import Report
 from app.errors import RUNS_ON, HypervisorNotResponding
