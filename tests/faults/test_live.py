@@ -355,9 +355,8 @@ async def test_guest_whose_image_was_held_is_resumed_once_it_is_free(with_disk: 
     async with with_disk.visit() as visit:
         with image_lock(_image(with_disk)) as lock:
             taken = asyncio.create_task(_beside(lock.take_when_it_is_free))
-            async with visit.held("capturing") as (job_id, process):
-                process.go_on()
-                await taken
+            job_id = await visit.start()
+            await taken
             await visit.reaches(job_id, "sealing")
             assert with_disk.virsh("domstate", WITH_DISK.name) == "paused"
         job = await visit.end_of(job_id)
@@ -371,9 +370,8 @@ async def test_guest_that_cannot_be_resumed_is_an_alarm_until_it_runs(with_disk:
     with image_lock(_image(with_disk)) as lock:
         async with with_disk.visit() as visit, asyncio.timeout(ALARM_SEC):
             taken = asyncio.create_task(_beside(lock.take_when_it_is_free))
-            async with visit.held("capturing") as (job_id, process):
-                process.go_on()
-                await taken
+            job_id = await visit.start()
+            await taken
             while not (alarm := _alarm(await visit.feed.socket.receive_json())):
                 pass
             assert WITH_DISK.name in alarm
