@@ -18,13 +18,17 @@ import socket
 import sys
 from collections.abc import Sequence
 
+import structlog
 from aiohttp import web
 
+from app import __version__
 from app.application import Foundation, create_app, first_lines, lay_foundation, make_login_url, url_of
 from app.config import Settings
 from app.errors import ConfigError, StateError
 from app.log import open_log
 from app.web.connection import listen
+
+log = structlog.get_logger()
 
 USAGE = "usage: python -m app [login-url | records rebuild [--deliver]]"
 EXIT_FAILED = 1
@@ -77,7 +81,7 @@ def serve(settings: Settings) -> int:
         reason = error.strerror or str(error)
         return _complain(f"MEMDUMP_HOST={settings.host}, MEMDUMP_PORT={settings.port}: cannot listen there: {reason}.", EXIT_FAILED)
     with listening:
-        log = open_log(settings.log_dir)
+        written = open_log(settings.log_dir)
         try:
             foundation = lay_foundation(settings)
             try:
@@ -85,7 +89,7 @@ def serve(settings: Settings) -> int:
             finally:
                 foundation.close()
         finally:
-            log.close()
+            written.close()
     return 0
 
 
@@ -133,10 +137,13 @@ async def _serve(foundation: Foundation, listening: socket.socket) -> None:
         server = await listen(runner, listening)
         for line in first_lines(foundation, url_of(foundation.settings, listening.getsockname()[1])):
             print(line, flush=True)
+        log.info("service_started", version=__version__, pid=os.getpid())
         await ended.wait()
+        log.info("service_ends")
         server.close()
     finally:
         await runner.cleanup()
+    log.info("service_ended")
 
 
 if __name__ == "__main__":

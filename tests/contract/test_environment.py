@@ -139,6 +139,14 @@ def test_what_a_start_makes_is_for_its_user_alone(tmp_path: Path) -> None:
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_the_log_tells_when_a_service_started_and_that_it_ended_in_good_order(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service:
+        assert service.stop() == 0
+        events = [json.loads(line)["event"] for line in service.log_text().splitlines()]
+        assert events[-1] == "service_ended"
+        assert events.index("service_started") < events.index("service_ends")
+
+
 def test_the_containers_health_check_follows_the_port(tmp_path: Path) -> None:
     found = re.search(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert found
