@@ -63,8 +63,8 @@ async def test_capture_process_that_outlived_its_service_is_ended_by_the_next_st
 
 
 async def test_seal_that_ended_while_its_service_was_dying_gets_its_record(scene: Scene) -> None:
-    before = _manifests(scene)
     async with scene.visit() as visit, visit.held("capturing") as (job_id, process):
+        before = _manifests(scene)
         service = Process(scene.service.process.pid)
         service.stop()
         process.go_on()
