@@ -37,6 +37,7 @@ log = structlog.get_logger()
 
 _CALL_SEC = 3.0
 _DOMAIN_CALL_SEC = 5.0  # libvirt may have to be connected to first
+_LATE_ANSWER_SEC = 1.0  # a libvirt that hung answers what waited, one call after the other, when it goes on
 _CONNECT_SEC = 5.0
 _INSIDE_THIS_PROCESS = ("test:", "qemu:///embed")
 """Drivers without a daemon: what one connection knows another need not know."""
@@ -204,12 +205,14 @@ class Hypervisor:
     async def _enter(self, uuid: str, function: Callable[[libvirt.virConnect], T]) -> T:
         """``function``, which may wait for that domain, and so keeps nobody else waiting.
 
-        While one call waits for a domain no other is made. Raises ``VmNotResponding`` if libvirt itself answers meanwhile;
-        else as ``_call``.
+        While one call waits for a domain no other is made; it may answer just now. Raises ``VmNotResponding`` if libvirt
+        itself answers meanwhile; else as ``_call``.
         """
         connection = self._connected()
         if self.uri.startswith(_INSIDE_THIS_PROCESS):
             return await self._call(functools.partial(function, connection))
+        if (before := self._unanswered.get(uuid)) is not None:
+            await asyncio.wait({before}, timeout=_LATE_ANSWER_SEC)
         if uuid not in self._unanswered:
             future = self._domain_calls.begin(function)
             done, _ = await asyncio.wait({future}, timeout=_DOMAIN_CALL_SEC)
