@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from app.records.pull import SCHEMA as PULL_SCHEMA
 from app.records.search import Filters
 from app.records.shared import SharedHistory, history_at
 from app.state import State, StateLock, lock_state
+from app.waiting import happens
 from app.web import bodies, envelope, errors, guard, keys, live, requests, routes, templates
 from app.web.assets import Assets
 from app.web.names import OwnNames
@@ -191,8 +191,7 @@ class _Parts:
         ]
         if self.history is not None:
             moving.append(self._go(self.history.run()))
-        with contextlib.suppress(TimeoutError):  # so that who asks first finds the inventory; without libvirt it starts, too
-            await asyncio.wait_for(self.hypervisor.tried.wait(), _FIRST_TRY_SEC)
+        await happens(self.hypervisor.tried, _FIRST_TRY_SEC)  # so that who asks first finds the inventory; it starts without, too
         yield
         await self.pool.close()
         for task in moving:

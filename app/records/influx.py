@@ -105,7 +105,8 @@ class History:
         self._closing = True
         running = [asyncio.wrap_future(future) for future in list(self._running)]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), self._timeout_sec + _GRACE_SEC)
+            async with asyncio.timeout(self._timeout_sec + _GRACE_SEC):
+                await asyncio.gather(*running, return_exceptions=True)
         self._end()
 
     def write_now(self, points: Sequence[Point]) -> None:
