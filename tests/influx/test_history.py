@@ -241,6 +241,31 @@ async def test_another_error_sets_no_point_aside(status: int, text: str) -> None
         await history.close()
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (
+            401,
+            '{"error": "the request was not authenticated"}',
+            "refuses the token: status 401, the request was not authenticated.",
+        ),
+        (401, '{"code": "unauthorized", "message": "who is it"}', "refuses the token: status 401, unauthorized: who is it."),
+        (403, '{"error": "forbidden"}', "knows the token, but does not let it use the database 'db': status 403, forbidden."),
+        (404, '{"error": "database not found"}', "status 404: database not found. Make the database 'db' there"),
+        (404, "<html><body>nginx</body></html>", "the address for writing is not known there"),
+        (400, '{"error": "invalid database name"}', "It does not take 'db' as the name of a database"),
+    ],
+)
+async def test_a_refusal_is_told_in_influxdbs_words_and_with_what_to_do(status: int, body: str, told: str) -> None:
+    with WebServer(lambda asked: (status, body) if asked else (200, "")) as server:
+        history = History(server.url, "db", "a-token")
+        with pytest.raises(HistoryError) as refused:
+            await history.write([POINT])
+        await history.close()
+    assert told in str(refused.value)
+    assert "a-token" not in str(refused.value)
+
+
 # --- tokens -------------------------------------------------------------------------------------------------------
 
 
