@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -158,7 +159,7 @@ async def test_a_point_sent_again_is_the_same_point(history: History) -> None:
 
 
 async def test_more_points_than_one_request_takes_all_arrive(history: History) -> None:
-    sent = [at(T0 + place * 1000, replace(RECORD, dump_id=str(place))) for place in range(250)]
+    sent = [at(T0 + place * 1000, replace(RECORD, dump_id=str(uuid.UUID(int=place)))) for place in range(250)]
     await history.write([point_of(record) for record in sent])
     assert await everything(history) == sent
 
