@@ -39,7 +39,7 @@ from app.records.search import Filters
 from app.records.shared import SharedHistory, history_at
 from app.state import State, StateLock, lock_state
 from app.waiting import happens
-from app.web import bodies, envelope, errors, guard, keys, live, requests, routes, templates
+from app.web import address, bodies, envelope, errors, guard, keys, live, requests, routes, templates
 from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
@@ -118,7 +118,7 @@ def _login_url(url: str, code: str) -> str:
 def create_app(foundation: Foundation) -> web.Application:
     """The service as an aiohttp application; its parts start and stop with it."""
     app = web.Application(
-        middlewares=[envelope.log_requests, errors.answer_problems, guard.gate, bodies.read_within()],
+        middlewares=[envelope.log_requests, errors.answer_problems, address.utf8_only, guard.gate, bodies.read_within()],
         client_max_size=requests.MAX_BODY_BYTES,
     )
     assets = Assets.read()
