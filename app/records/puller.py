@@ -116,10 +116,12 @@ class Puller:
     async def _keep(self, rows: Sequence[Row], *, quiet: bool) -> int:
         """Take in what the index does not know; how many that were."""
         kept = 0
-        for place in range(0, len(rows), AT_ONCE):  # and no more at once, for this keeps the event loop as well
-            some = records_of(rows[place : place + AT_ONCE], self._passed_over.note)
-            new = await self._state.read(lambda connection, some=some: unknown_to(connection, some))  # type: ignore[misc]
-            if new:
-                kept += await self._take_in(new, quiet)
-        self._passed_over.tell()
+        try:
+            for place in range(0, len(rows), AT_ONCE):  # and no more at once, for this keeps the event loop as well
+                some = records_of(rows[place : place + AT_ONCE], self._passed_over.note)
+                new = await self._state.read(lambda connection, some=some: unknown_to(connection, some))  # type: ignore[misc]
+                if new:
+                    kept += await self._take_in(new, quiet)
+        finally:
+            self._passed_over.tell()
         return kept
