@@ -19,14 +19,13 @@ import sys
 from collections.abc import Sequence
 
 import structlog
-from aiohttp import web
 
 from app import __version__
 from app.application import Foundation, create_app, first_lines, lay_foundation, make_login_url, url_of
 from app.config import Settings
 from app.errors import ConfigError, StateError
 from app.log import open_log
-from app.web.connection import listen
+from app.web.connection import listen, runner_of
 
 log = structlog.get_logger()
 
@@ -130,7 +129,7 @@ async def _serve(foundation: Foundation, listening: socket.socket) -> None:
     # Not the loop's own handlers: they go with the loop, and a second signal would then kill what is being written out.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    runner = web.AppRunner(create_app(foundation), access_log=None, handle_signals=False, shutdown_timeout=GRACE_SEC)
+    runner = runner_of(create_app(foundation), shutdown_sec=GRACE_SEC)
     try:
         await runner.setup()
         _give_the_loop_its_turn()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,8 @@ from app.records.pull import SCHEMA as PULL_SCHEMA
 from app.records.search import Filters
 from app.records.shared import SharedHistory, history_at
 from app.state import State, StateLock, lock_state
-from app.web import bodies, envelope, errors, guard, keys, live, requests, routes, templates
+from app.waiting import happens
+from app.web import address, bodies, envelope, errors, guard, keys, live, requests, routes, templates
 from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
@@ -118,7 +118,7 @@ def _login_url(url: str, code: str) -> str:
 def create_app(foundation: Foundation) -> web.Application:
     """The service as an aiohttp application; its parts start and stop with it."""
     app = web.Application(
-        middlewares=[envelope.log_requests, errors.answer_problems, guard.gate, bodies.read_within()],
+        middlewares=[envelope.log_requests, errors.answer_problems, address.utf8_only, guard.gate, bodies.read_within()],
         client_max_size=requests.MAX_BODY_BYTES,
     )
     assets = Assets.read()
@@ -191,8 +191,7 @@ class _Parts:
         ]
         if self.history is not None:
             moving.append(self._go(self.history.run()))
-        with contextlib.suppress(TimeoutError):  # so that who asks first finds the inventory; without libvirt it starts, too
-            await asyncio.wait_for(self.hypervisor.tried.wait(), _FIRST_TRY_SEC)
+        await happens(self.hypervisor.tried, _FIRST_TRY_SEC)  # so that who asks first finds the inventory; it starts without, too
         yield
         await self.pool.close()
         for task in moving:

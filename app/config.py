@@ -181,12 +181,35 @@ class _Reader:
         return found
 
 
-def _check_url(name: str, url: str) -> None:
+def url_fault(url: str) -> str | None:
+    """What keeps ``url`` from being the address of a server, in plain words; None if nothing does."""
+    scheme, slashes, _ = url.partition("://")
+    if not slashes:
+        if url.lower().startswith(("http:", "https:")):
+            return "two slashes have to stand behind its scheme"
+        return f"it has no scheme; write http://{without_secrets(url)} or https://{without_secrets(url)}"
+    if scheme.lower() not in ("http", "https"):
+        return f"its scheme is {scheme!r}, and has to be http or https"
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        valid = False
-    if not valid:
+        return "square brackets belong around an IPv6 address alone, as in http://[::1]:8181"
+    try:
+        port_fits = parts.port is None or parts.port > 0
+    except ValueError:
+        port_fits = False
+    if not port_fits:
+        return "its port is not a number from 1 to 65535"
+    return None if parts.hostname else "it names no host"
+
+
+def without_secrets(url: str) -> str:
+    """``url`` as it may be shown: without what stands before an ``@`` and behind a ``?``."""
+    return re.sub(r"\?.*", "?…", re.sub(r"^(\w+://)?.*@", r"\1…@", url, flags=re.DOTALL), flags=re.DOTALL)
+
+
+def _check_url(name: str, url: str) -> None:
+    fault = url_fault(url)
+    if fault is not None:
         example = "http://influx.example.org:8181" if name == "INFLUX_URL" else "https://dumps.example.org"
-        raise ConfigError(f"{name}={url!r} is not a URL such as {example}.")
+        raise ConfigError(f"{name}={without_secrets(url)!r} is not a URL such as {example}: {fault}.")

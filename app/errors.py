@@ -317,15 +317,22 @@ class HistoryWrongUrl(HistoryError):
 
 
 class HistoryRefused(HistoryError):
-    """InfluxDB does not accept the token, or the token may not use the database."""
+    """InfluxDB does not accept the token; or, with ``known``, does, but the token may not use the database. ``given``: whether
+    there is a token at all."""
 
     code = "history-refused"
 
-    def __init__(self, url: str, database: str, cause: str) -> None:
-        super().__init__(
-            f"InfluxDB at {url} refuses the token: {cause}. "
-            f"Set INFLUX_TOKEN to one that may read and write the database {database!r}."
-        )
+    def __init__(self, url: str, database: str, cause: str, *, known: bool = False, given: bool = True) -> None:
+        if not given:
+            told = f"InfluxDB at {url} wants a token, and INFLUX_TOKEN is not set: {cause}. Set it to one"
+        elif known:
+            told = (
+                f"InfluxDB at {url} knows the token, but does not let it use the database {database!r}: {cause}. "
+                "Give it that right, or set INFLUX_TOKEN to one"
+            )
+        else:
+            told = f"InfluxDB at {url} refuses the token: {cause}. Set INFLUX_TOKEN to one"
+        super().__init__(f"{told} that may read and write the database {database!r}.")
         self.url = url
         self.database = database
         self.cause = cause

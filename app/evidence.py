@@ -24,6 +24,7 @@ from app.model import Algorithm, Manifest, check_values
 SUFFIXES: dict[Algorithm, str] = {"gzip": ".mem.gz", "zstd": ".mem.zst", "lz4": ".mem.lz4", "none": ".mem"}
 PARTIAL = ".partial"
 MANIFEST = ".manifest.json"
+_MOST_BYTES = 16 * 2**20  # of a manifest; its longest part, the domain's XML, has some thousand
 
 
 class ManifestDamaged(MemoryDumpsError):
@@ -65,11 +66,28 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def read_manifest(path: Path) -> Manifest:
     """The manifest in ``path``. Raises ``ManifestDamaged``; ignores names that a later version added."""
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(_text_of(path), type=Manifest)
         check_values(manifest)
     except (OSError, msgspec.MsgspecError, ValueError) as error:
-        raise ManifestDamaged(f"The manifest {path} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ManifestDamaged(f"The manifest {_shown(path)} cannot be read: {why}") from error
     return manifest
+
+
+def _text_of(path: Path) -> bytes:
+    """What stands in the file. Anything may have such a name: a FIFO would be waited for, a disk image fill the memory."""
+    if not path.is_file() and path.exists():
+        raise ValueError("it is not a file")
+    with path.open("rb") as file:
+        text = file.read(_MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES:
+        raise ValueError(f"it is longer than {_MOST_BYTES} bytes")
+    return text
+
+
+def _shown(path: Path) -> str:
+    """The path as a text that can be told: names of files are bytes, and need not be UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def manifests(dump_dir: Path) -> Iterator[tuple[Path, Manifest | ManifestDamaged]]:

@@ -431,6 +431,14 @@ MOST_TIME = 1e9
 _WRITTEN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z\Z")
 
 
+def is_timestamp(text: str) -> bool:
+    """Whether ``text`` is a time as manifests write it."""
+    try:
+        return _WRITTEN.match(text) is not None and from_rfc3339(text) is not None
+    except ValueError:
+        return False
+
+
 def check_values(record: Manifest) -> None:
     """Raise ``ValueError`` if a number or a time of ``record``, which somebody else wrote, is none that a dump can have.
 
@@ -438,9 +446,8 @@ def check_values(record: Manifest) -> None:
     """
     for name in ("timestamp", "captured_at"):
         text = getattr(record, name)
-        if not _WRITTEN.match(text):
+        if not is_timestamp(text):
             raise ValueError(f"{name}={text[:64]!r} is no time such as 2026-11-23T10:30:00.000000Z")
-        from_rfc3339(text)
     for name in ("raw_size_bytes", "gzip_size_bytes", "ctime", "mtime", "atime"):
         if not 0 <= getattr(record, name) <= MOST_BYTES:
             raise ValueError(f"{name} is not within 0 and {MOST_BYTES}")

@@ -191,19 +191,10 @@ def _deliver(request: Request, dump_ids: list[str]) -> int:
         return 0
     from app.records.by_hand import deliver_by_hand
 
-    try:
-        why = deliver_by_hand(request.settings, dump_ids)
-    except (StateError, ConfigError) as error:
-        why = str(error)
-    if why is None:
-        return 0
-    what = "its record is not" if len(dump_ids) == 1 else "not every record is"
-    print(
-        f"memdump: sealed and recorded, but {what} delivered to InfluxDB yet: {why} "
-        "The service delivers what waits, as soon as it can.",
-        file=sys.stderr,
-    )
-    return _UNDELIVERED
+    told, delivered = deliver_by_hand(request.settings, dump_ids)
+    for line in told:
+        print(f"memdump: {line}", file=sys.stderr)
+    return 0 if delivered else _UNDELIVERED
 
 
 def _failed(vm: str, error: MemoryDumpsError, tell: Callable[[Line], None]) -> int:

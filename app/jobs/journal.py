@@ -120,15 +120,20 @@ class Journal:
         await self._state.run(lambda db: db.execute("UPDATE captures SET dump_id = ? WHERE job_id = ?", row))
 
     async def tell(self, line: Activity) -> None:
-        """Add a line to the activity log, on disk, in the program's log, and for those who listen."""
+        """Add a line to the activity log, on disk, in the program's log, and for those who listen.
+
+        Raises ``StateError`` if it cannot be kept; whoever listens has heard it all the same.
+        """
         self._log(line)
 
         def work(db: sqlite3.Connection) -> None:
             number = db.execute("INSERT INTO activity (line) VALUES (?)", (_json(line),)).lastrowid or 0
             db.execute("DELETE FROM activity WHERE number <= ?", (number - _ACTIVITY_HELD,))
 
-        await self._state.run(work)
-        self._tell(line)
+        try:
+            await self._state.run(work)
+        finally:
+            self._tell(line)
 
     async def activity(self, limit: int) -> tuple[Activity, ...]:
         """The newest lines of the activity log, newest first."""

@@ -51,7 +51,8 @@ class Recorder:
         self._changes = changes
         self._queue = queue
         self._told = 0
-        self._own: set[str] = set()
+        self._not_by_hand: set[str] = set()
+        self._behind = False
         self._telling = asyncio.Lock()
         self._newest: list[tuple[str, str]] = []  # oldest first
         self._totals_at = 0.0
@@ -66,63 +67,88 @@ class Recorder:
     async def record(self, manifest: Manifest, *, unsure: bool = False) -> None:
         """Commit the record, then tell. Raises ``StateError`` if it cannot be committed; the dump exists all the same.
 
-        ``unsure``: the shared history may have it already, so it is asked first.
+        ``unsure``: the shared history may have it already, so it is asked first. What is committed and cannot be told now is
+        told by ``watch``.
         """
-        self._own.add(manifest.dump_id)
+        self._not_by_hand.add(manifest.dump_id)
         try:
-            await self._state.run(lambda connection: commit(connection, manifest, queue=self._queue, unsure=unsure))
-            self.queued()
+            new = await self._state.run(lambda connection: commit(connection, manifest, queue=self._queue, unsure=unsure))
+        except StateError:
+            self._not_by_hand.discard(manifest.dump_id)
+            raise
+        if not new:
+            self._not_by_hand.discard(manifest.dump_id)
+        self.queued()
+        try:
             await self.tell_new()
-        finally:
-            self._own.discard(manifest.dump_id)
+        except StateError as error:
+            log.error("record_not_told_yet", dump_id=manifest.dump_id, code=error.code, message=str(error))
 
     async def take_in(self, records: Sequence[Manifest], quiet: bool) -> int:
         """Keep records that the shared history brought; ``quiet`` ones are of the past. How many were new."""
+        dump_ids = frozenset(record.dump_id for record in records)
         async with self._telling:
             await self._tell()
-            added = await self._index.add_many(records)
+            self._not_by_hand |= dump_ids
+            try:
+                added = await self._index.add_many(records)
+            except StateError:
+                self._not_by_hand -= dump_ids
+                raise
             if added:
-                await self._tell(frozenset(record.dump_id for record in records) if quiet else frozenset(), here=False)
                 self._totals_due = True
+                await self._tell(dump_ids if quiet else frozenset())
                 await self._publish_totals_if_due()
+            self._not_by_hand -= dump_ids
             return added
 
     async def tell_new(self) -> None:
         """Publish what is new in the index, whoever wrote it."""
         async with self._telling:
             if await self._tell():
+                self._totals_due = True
                 await self._publish_totals()
 
     async def watch(self) -> None:
-        """Notice what other processes commit to the state file (the command line, by hand): until cancelled."""
+        """Notice what other processes commit to the state file (the command line, by hand), and what could not be told when it
+        was committed: until cancelled."""
         seen = await self._state.data_version()
         while True:
             await asyncio.sleep(_LOOK_EVERY_SEC)
             try:
-                if (version := await self._state.data_version()) != seen:
-                    seen = version
+                if (version := await self._state.data_version()) != seen or self._behind:
                     self.queued()
                     await self.tell_new()
+                    seen = version
                 await self._publish_totals_if_due()
             except StateError as error:
                 log.error("state_unreadable", code=error.code, message=str(error))
 
-    async def _tell(self, quiet: frozenset[str] = frozenset(), *, here: bool = True) -> bool:
-        """Publish the records that came since the last time; whether there were any. ``here``: none is another service's."""
-        any_new = False
+    async def _tell(self, quiet: frozenset[str] = frozenset()) -> bool:
+        """Publish the records that came since the last time; whether there were any."""
+        any_new, self._behind = False, True
         while True:
             self._told, records = await self._index.since(self._told)
             if not records:
+                self._behind = False
                 return any_new
-            any_new = True
+            any_new = self._totals_due = True
             shown = self._shown(records)
             for record in records:
                 self._inventory.dumped(record)
                 if record.dump_id in shown or (len(records) <= NEWEST and record.dump_id not in quiet):
                     self._changes.publish("record", record)
-                if here and record.dump_id not in self._own and time.time() - record.mtime < _BY_HAND_SEC:
-                    message = f"{record.dom} was dumped by hand by {record.operator}."
-                    await self._journal.tell(activity_now("success", "dumped-by-hand", message, dump_id=record.dump_id))
+                if record.dump_id not in self._not_by_hand and time.time() - record.mtime < _BY_HAND_SEC:
+                    await self._tell_by_hand(record)
+                self._not_by_hand.discard(record.dump_id)
+
+    async def _tell_by_hand(self, record: DumpRecord) -> None:
+        """The record is told whether or not this line can be kept."""
+        message = f"{record.dom} was dumped by hand by {record.operator}."
+        try:
+            await self._journal.tell(activity_now("success", "dumped-by-hand", message, dump_id=record.dump_id))
+        except StateError as error:
+            log.error("activity_not_kept", code=error.code, message=str(error))
 
     def _shown(self, records: Sequence[DumpRecord]) -> frozenset[str]:
         """Those of ``records`` that are now among the newest."""
@@ -136,6 +162,7 @@ class Recorder:
             await self._publish_totals()
 
     async def _publish_totals(self) -> None:
+        totals = await self._index.stats()
         self._totals_due, self._totals_at = False, time.monotonic()
-        self._changes.publish("stats", await self._index.stats())
+        self._changes.publish("stats", totals)
         self._inventory.publish()

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from app.config import Settings
-from app.errors import ConfigError, HistoryError
+from app.errors import ConfigError, HistoryTypeConflict, StateError
 from app.model import Manifest
-from app.records.deliver import deliver_batch
+from app.records.deliver import deliver_all
 from app.records.index import SCHEMA as INDEX_SCHEMA
 from app.records.index import RecordIndex, migrate
 from app.records.outbox import SCHEMA as OUTBOX_SCHEMA
 from app.records.outbox import Outbox, commit
-from app.records.rebuild import queue_lacking, refill
+from app.records.rebuild import Refilled, redeliver, refill
 from app.records.shared import ClosableClient, history_at
 from app.state import State
 
-LONGEST_SEC = 20.0
-"""How long a command waits until its records are delivered."""
-
-_LOOK_EVERY_SEC = 0.1
+_AGAIN = "`python -m app records rebuild --deliver` tries it again."
 
 
 def record_by_hand(state_file: Path, manifest: Manifest, *, queue: bool = False) -> None:
@@ -34,16 +32,17 @@ def record_by_hand(state_file: Path, manifest: Manifest, *, queue: bool = False)
         state.close()
 
 
-def deliver_by_hand(settings: Settings, dump_ids: Sequence[str]) -> str | None:
-    """Deliver these dumps' records, or wait until the service has; what keeps them from it, None when all are delivered.
-
-    Raises ``StateError``; ``ConfigError`` if ``INFLUX_URL`` can lead nowhere.
-    """
-    state = _open(settings.state_file)
+def deliver_by_hand(settings: Settings, dump_ids: Sequence[str]) -> tuple[list[str], bool]:
+    """Deliver the records of dumps that were just sealed, or wait until the service has: what to tell, and whether all are
+    delivered. What keeps them from it is told, never raised."""
     try:
-        return asyncio.run(_deliver(settings, state, dump_ids))
-    finally:
-        state.close()
+        state = _open(settings.state_file)
+        try:
+            return asyncio.run(_deliver(settings, state, dump_ids))
+        finally:
+            state.close()
+    except (StateError, ConfigError) as error:
+        return [_not_yet(dump_ids, str(error))], False
 
 
 def rebuild_by_hand(settings: Settings, *, deliver: bool) -> tuple[list[str], bool]:
@@ -68,50 +67,74 @@ def _outbox(state: State) -> Outbox:
     return Outbox(state, f"by hand {os.getpid()}")
 
 
-async def _deliver(settings: Settings, state: State, dump_ids: Sequence[str]) -> str | None:
-    history, outbox = await asyncio.to_thread(_history, settings), _outbox(state)
+@contextlib.asynccontextmanager
+async def _history(settings: Settings) -> AsyncIterator[ClosableClient]:
+    history = await asyncio.to_thread(history_at, settings)
+    if history is None:
+        raise ConfigError("INFLUX_URL is not set: there is no shared history.")
     try:
-        async with asyncio.timeout(LONGEST_SEC):
-            while await outbox.pending_of(dump_ids):
-                if await deliver_batch(history, outbox, dump_ids) is None:
-                    await asyncio.sleep(_LOOK_EVERY_SEC)  # the service has taken them, and gives them back or delivers them
-    except TimeoutError:
-        return f"InfluxDB did not take it within {LONGEST_SEC:g} s."
-    except HistoryError as error:
-        return str(error)
+        yield history
     finally:
-        await outbox.give_back()
         await history.close()
-    refusals = await outbox.refusals_of(dump_ids)
-    return f"InfluxDB will never take it: {refusals[0]}." if refusals else None
+
+
+# --- after a dump
+
+
+async def _deliver(settings: Settings, state: State, dump_ids: Sequence[str]) -> tuple[list[str], bool]:
+    outbox = _outbox(state)
+    async with _history(settings) as history:
+        why = await deliver_all(history, outbox, dump_ids)
+    refusals = await outbox.refusals(dump_ids)
+    earlier = (await outbox.counts()).set_aside - len(refusals)
+    told = [_not_yet(dump_ids, why)] if why else []
+    if refusals:
+        told.append(f"sealed and recorded, but not all is delivered. {_refused(refusals)}")
+    if earlier:
+        are = "record is" if earlier == 1 else "records are"
+        told.append(f"{earlier} {are} still set aside that InfluxDB refused before; {_AGAIN}")
+    return told, not why and not refusals
+
+
+def _not_yet(dump_ids: Sequence[str], why: str) -> str:
+    what = "its record is not" if len(dump_ids) == 1 else "not every record is"
+    return f"sealed and recorded, but {what} delivered to InfluxDB yet: {why} The service delivers what waits, as soon as it can."
+
+
+def _refused(refusals: Sequence[str]) -> str:
+    why = HistoryTypeConflict(dict(enumerate(refusals)))
+    return f"{why} Until then {'it is' if len(refusals) == 1 else 'they are'} set aside; then {_AGAIN}"
+
+
+# --- from the manifests
 
 
 async def _rebuild(settings: Settings, state: State, *, deliver: bool) -> tuple[list[str], bool]:
-    refilled = await refill(state, settings.dump_dir, queue=False)
-    told = [str(error) for error in refilled.damaged]
-    told.append(f"{len(refilled.names)} manifests in {settings.dump_dir}: {refilled.added} had no record and got one.")
     if not deliver:
-        return told, not refilled.damaged
-    history, outbox = await asyncio.to_thread(_history, settings), _outbox(state)
-    delivered, refused, error = 0, 0, None
-    try:
+        refilled = await refill(state, settings.dump_dir, queue=False)
+        return _told_of(refilled, settings), not refilled.damaged
+    async with _history(settings) as history:  # a URL that leads nowhere is told before anything is done
+        refilled = await refill(state, settings.dump_dir, queue=False)
+        done = await redeliver(refilled.dump_ids, RecordIndex(state), history, _outbox(state))
+    told = _told_of(refilled, settings)
+    if done.lacked is None:
         told.append(
-            f"The shared history lacked {await queue_lacking(RecordIndex(state), history, outbox)} records that did not wait."
+            "What the shared history lacks could not be asked. The records of these manifests are queued, and each is delivered "
+            "that it turns out to lack."
         )
-        while (delivery := await deliver_batch(history, outbox)) is not None:
-            delivered, refused = delivered + len(delivery.delivered), refused + len(delivery.refused)
-    except HistoryError as caught:
-        error = caught
-    finally:
-        await outbox.give_back()
-        await history.close()
-    pending = (await outbox.counts()).pending
-    told.append(f"{delivered} delivered, {refused} refused for good, {pending} wait for the service to deliver them.")
-    return [*told, *([str(error)] if error else [])], error is None and not refused and not refilled.damaged
+    else:
+        told.append(f"The shared history lacked {done.lacked} records that did not wait.")
+    told.append(
+        f"{done.delivered} delivered, {len(done.refusals)} refused for good, "
+        f"{done.waiting} wait for the service to deliver them, or for this command to be run again."
+    )
+    told += [_refused(done.refusals)] if done.refusals else []
+    told += [done.why] if done.why else []
+    return told, done.why is None and not done.refusals and not refilled.damaged
 
 
-def _history(settings: Settings) -> ClosableClient:
-    history = history_at(settings)
-    if history is None:
-        raise ConfigError("INFLUX_URL is not set: there is no shared history.")
-    return history
+def _told_of(refilled: Refilled, settings: Settings) -> list[str]:
+    return [
+        *map(str, refilled.damaged),
+        f"{len(refilled.names)} manifests in {settings.dump_dir}: {refilled.added} had no record and got one.",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,11 @@ from app.model import DumpRecord
 from app.records.outbox import Entry, Outbox
 from app.records.point import Point, point_of
 from app.records.pull import Reader, clusters, records_of, rows_between
+
+LONGEST_SEC = 20.0
+"""How long a command waits for the next record to be delivered."""
+
+_LOOK_EVERY_SEC = 0.1
 
 
 class Client(Reader, Protocol):
@@ -54,6 +60,30 @@ async def deliver_batch(history: Client, outbox: Outbox, only: Sequence[str] | N
     for entry, why in refused:
         await outbox.set_aside([entry], why)
     return Delivery(tuple(entry.record for entry in delivered), tuple((entry.record, why) for entry, why in refused))
+
+
+async def deliver_all(history: Client, outbox: Outbox, only: Sequence[str] | None = None) -> str | None:
+    """Deliver all that waits, of ``only`` these dumps if given, for a command that ends then; what keeps some of it from that.
+
+    A service beside may have taken some of it: it is waited for. What nobody will ever take counts as done: it is set aside,
+    whoever was told so. Raises ``StateError``.
+    """
+    try:
+        async with asyncio.timeout(LONGEST_SEC) as limit:
+            waiting = await outbox.pending(only)
+            while waiting:
+                if await deliver_batch(history, outbox, only) is None:
+                    await asyncio.sleep(_LOOK_EVERY_SEC)  # the service has taken them, and gives them back or delivers them
+                before, waiting = waiting, await outbox.pending(only)
+                if waiting < before:
+                    limit.reschedule(asyncio.get_running_loop().time() + LONGEST_SEC)
+    except TimeoutError:
+        return f"InfluxDB did not take it within {LONGEST_SEC:g} s."
+    except HistoryError as error:
+        return str(error)
+    finally:
+        await outbox.give_back()
+    return None
 
 
 async def lacking_in(history: Reader, records: Sequence[DumpRecord]) -> list[DumpRecord]:

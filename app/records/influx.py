@@ -36,7 +36,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from app.errors import HistoryError, HistoryFailed, HistoryRefused, HistoryTypeConflict, HistoryUnreachable, HistoryWrongUrl
+from app.errors import HistoryError, HistoryFailed, HistoryTypeConflict
 from app.records.answers import TOKEN_REFUSED, Address, one_line
 from app.records.point import MEASUREMENT, Point, line_of
 
@@ -66,7 +66,8 @@ class History:
     """
 
     def __init__(self, url: str, database: str, token: str | None, *, timeout_sec: float = 10.0) -> None:
-        self._address, self._timeout_sec = Address.of(url, database), timeout_sec
+        self._timeout_sec = timeout_sec
+        self._address = Address.of(url, database, with_token=bool((token or "").strip()))
         _keep_logging_as_it_is()
         try:
             self._client = InfluxDBClient3(
@@ -78,7 +79,7 @@ class History:
                 flight_client_options={"generic_options": list(_GRPC)},
             )
         except pyarrow.ArrowException as error:
-            raise HistoryWrongUrl(self._address.url, _words(error)) from error
+            raise self._address.wrong(_words(error)) from error
         self._client.rest_client.timeout = urllib3.Timeout(total=timeout_sec)  # of what has none of its own; else for ever
         self._met = self._closing = False
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="history")
@@ -105,7 +106,8 @@ class History:
         self._closing = True
         running = [asyncio.wrap_future(future) for future in list(self._running)]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), self._timeout_sec + _GRACE_SEC)
+            async with asyncio.timeout(self._timeout_sec + _GRACE_SEC):
+                await asyncio.gather(*running, return_exceptions=True)
         self._end()
 
     def write_now(self, points: Sequence[Point]) -> None:
@@ -180,9 +182,10 @@ class History:
             version = self._client.get_server_version()
         except InfluxDBError as error:
             status = _status(error)
-            if status in TOKEN_REFUSED or status == 0 or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            known = (*TOKEN_REFUSED, HTTPStatus.BAD_REQUEST, HTTPStatus.TOO_MANY_REQUESTS)
+            if status in known or status == 0 or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise
-            raise HistoryWrongUrl(self._address.url, f"it answers /ping with status {status}") from error
+            raise self._address.wrong(f"it answers /ping with status {status}") from error
         self._address.check_version(version)
         self._met = True
 
@@ -227,9 +230,9 @@ class History:
         if isinstance(error, NameResolutionError):
             return self._address.no_such_host()
         if isinstance(error, LocationValueError):
-            return HistoryWrongUrl(self._address.url, _words(error))
+            return self._address.wrong(_words(error))
         if isinstance(error, NewConnectionError | ProtocolError):
-            return HistoryUnreachable(self._address.url, _words(error))
+            return self._address.unreachable(_words(error))
         if isinstance(error, ConnectTimeoutError | ReadTimeoutError):
             return self._no_answer()
         return HistoryFailed(f"Talking to InfluxDB at {self._address.url} failed: {_words(error)}.")
@@ -238,7 +241,7 @@ class History:
         """What a failed query means; None where there is only nothing to read yet."""
         cause = error.__context__ or error  # the client wraps Arrow's error into one of its own
         if isinstance(cause, flight.FlightUnauthenticatedError | flight.FlightUnauthorizedError):
-            return HistoryRefused(self._address.url, self._address.database, _words(cause))
+            return self._address.refused(_words(cause), known=isinstance(cause, flight.FlightUnauthorizedError))
         if isinstance(cause, flight.FlightTimedOutError):
             return self._no_answer()
         return self._address.of_query(_words(cause), unavailable=isinstance(cause, flight.FlightUnavailableError))
@@ -247,7 +250,7 @@ class History:
         """The token as it can stand in a header. The client wants one even where the server asks for none."""
         text = (token or "").strip() or _WITHOUT
         if not (text.isascii() and text.isprintable()):
-            raise HistoryRefused(self._address.url, self._address.database, "it has characters that no token has")
+            raise self._address.refused("it has characters that no token has")
         return text
 
 
@@ -291,4 +294,5 @@ def _status(error: InfluxDBError) -> int:
 
 def _words(error: BaseException) -> str:
     message = getattr(error, "reason", None) if isinstance(error, InfluxDBError) and error.response is None else None
-    return one_line(str(message or getattr(error, "message", None) or error))
+    message = message or getattr(error, "message", None) or error
+    return one_line(message.decode(errors="replace") if isinstance(message, bytes) else str(message))

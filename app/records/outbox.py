@@ -146,17 +146,24 @@ class Outbox:
         """How many are in it."""
         return await self._state.read(_counts)
 
-    async def pending_of(self, dump_ids: Sequence[str]) -> int:
-        """How many of these dumps' records wait for their delivery."""
-        sql = "SELECT count(*) FROM outbox JOIN records USING (number) JOIN json_each(?) ON dump_id = value WHERE refusal IS NULL"
-        return await self._state.read(lambda connection: int(connection.execute(sql, (_json(dump_ids),)).fetchone()[0]))
+    async def pending(self, only: Sequence[str] | None = None) -> int:
+        """How many records wait for their delivery, of ``only`` these dumps if given."""
+        meant, values = _meant(only)
+        sql = f"SELECT count(*) FROM outbox WHERE refusal IS NULL AND {meant}"
+        return await self._state.read(lambda connection: int(connection.execute(sql, values).fetchone()[0]))
 
-    async def refusals_of(self, dump_ids: Sequence[str]) -> list[str]:
-        """Why those of these dumps' records that are set aside are."""
-        sql = (
-            "SELECT refusal FROM outbox JOIN records USING (number) JOIN json_each(?) ON dump_id = value WHERE refusal IS NOT NULL"
-        )
-        return await self._state.read(lambda connection: [why for (why,) in connection.execute(sql, (_json(dump_ids),))])
+    async def refusals(self, only: Sequence[str] | None = None) -> list[str]:
+        """Why those are set aside that are, of ``only`` these dumps if given."""
+        meant, values = _meant(only)
+        sql = f"SELECT refusal FROM outbox WHERE refusal IS NOT NULL AND {meant} ORDER BY number"
+        return await self._state.read(lambda connection: [why for (why,) in connection.execute(sql, values)])
+
+    async def has_arrived(self, dump_ids: Sequence[str]) -> None:
+        """The history has these dumps' records, whoever delivered them: none of them is set aside any more."""
+        if await self.refusals(dump_ids):
+            meant, values = _meant(dump_ids)
+            sql = f"DELETE FROM outbox WHERE refusal IS NOT NULL AND {meant}"
+            await self._state.run(lambda connection: connection.execute(sql, values))
 
     async def _each(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
         if rows:
@@ -165,6 +172,13 @@ class Outbox:
 
 def _anything(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM outbox WHERE refusal IS NULL LIMIT 1").fetchone() is not None
+
+
+def _meant(only: Sequence[str] | None) -> tuple[str, tuple[str, ...]]:
+    """The condition that a row is of ``only`` these dumps, if given, and what is bound to it."""
+    if only is None:
+        return "true", ()
+    return "number IN (SELECT number FROM records JOIN json_each(?) ON dump_id = value)", (_json(only),)
 
 
 def _json(words: Sequence[str]) -> str:

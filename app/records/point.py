@@ -19,11 +19,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
-from app.model import ALGORITHMS, Algorithm, Compression, Manifest, Versions, check_values, from_rfc3339, rfc3339
+from app.model import (
+    ALGORITHMS,
+    Algorithm,
+    Compression,
+    Manifest,
+    Versions,
+    from_rfc3339,
+    is_timestamp,
+    rfc3339,
+)
+from app.records.columns import Columns, NoRecord, piece_name
 
 MEASUREMENT = "mem_dumps"
 
@@ -35,7 +45,6 @@ UNKNOWN = "This record is from another program's point in InfluxDB: what that do
 
 Value = str | int | float
 
-T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
 
 _MODES: tuple[Literal["live", "paused", "plain"], ...] = ("live", "paused", "plain")
@@ -47,6 +56,7 @@ _PIECE_CHARS = 60_000
 _INT64 = range(-(2**63), 2**63)
 _NOT_IN_FIELDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NOT_IN_TAGS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\\\\]")
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _SUFFIXES: Mapping[str, Algorithm] = {".gz": "gzip", ".zst": "zstd", ".lz4": "lz4"}
 
 
@@ -153,11 +163,7 @@ def _field(value: Value) -> str:
 def _pieces(exact: Mapping[str, str]) -> dict[str, str]:
     text = urlencode(exact)
     starts = range(0, len(text), _PIECE_CHARS)
-    return {_piece_name(n): text[start : start + _PIECE_CHARS] for n, start in enumerate(starts, 1)}
-
-
-def _piece_name(number: int) -> str:
-    return "exact" if number == 1 else f"exact_{number}"
+    return {piece_name(n): text[start : start + _PIECE_CHARS] for n, start in enumerate(starts, 1)}
 
 
 # --- and back -----------------------------------------------------------------------------------------------------
@@ -166,21 +172,22 @@ def _piece_name(number: int) -> str:
 def record_of(row: Mapping[str, object]) -> Manifest:
     """The record that a queried row is a copy of; ``time`` is its only column that must be there, in nanoseconds.
 
-    A point of another producer has less: ``dump_id`` is then made from (dom, vmid, time), texts and numbers that it does
-    not have are empty and 0, and ``UNKNOWN`` is among the warnings. Columns of other names or types are passed over.
-    Raises ``ValueError`` for a row without a time that a timestamp can show, or with a value that no dump has.
+    A point of another producer has less: without a ``dump_id`` that is a UUID one is made from (dom, vmid, time), texts and
+    numbers that it does not have are empty and 0, and ``UNKNOWN`` is among the warnings. Columns of other names or types, and
+    what no dump has in a column beyond the nine that every producer writes, are passed over as if they were not there. Raises
+    ``NoRecord`` for a row without a time that a timestamp can show, or with a number among the nine that no dump has.
     """
     time_ns = row.get("time")
     if not isinstance(time_ns, int):
-        raise ValueError(f"a row of InfluxDB has the time {time_ns!r}")
+        raise NoRecord("time", time_ns)
     try:
         timestamp = rfc3339(_EPOCH + timedelta(microseconds=time_ns // 1000))
     except OverflowError:
-        raise ValueError(f"a row of InfluxDB has the time {time_ns}") from None
-    columns = _Columns(row)
+        raise NoRecord("time", time_ns) from None
+    columns = Columns(row)
     dom, vmid, dump_path = columns.text("dom"), columns.text("vmid"), columns.text("dump_path")
-    dump_id = columns.text("dump_id")
-    record = Manifest(
+    dump_id = columns.text("dump_id") if _UUID.fullmatch(columns.text("dump_id")) else None
+    return Manifest(
         dump_id=dump_id or foreign_dump_id(dom, vmid, time_ns),
         timestamp=timestamp,
         dom=dom,
@@ -190,9 +197,9 @@ def record_of(row: Mapping[str, object]) -> Manifest:
         uri=columns.text("uri"),
         mode=_one_of(columns.text("mode"), _MODES, "plain"),
         format=_one_of(columns.text("format"), _FORMATS, "raw"),
-        captured_at=columns.text("captured_at") or timestamp,
+        captured_at=columns.text("captured_at") if is_timestamp(columns.text("captured_at")) else timestamp,
         guest_pause_ms=columns.number("guest_pause_ms"),
-        guest_pauses_ms=columns.json("guest_pauses_ms", tuple[float, ...], ()),
+        guest_pauses_ms=columns.pauses("guest_pauses_ms"),
         duration_sec=columns.number("duration_sec"),
         raw_size_bytes=columns.whole("raw_size_bytes"),
         sha256=columns.text("sha256"),
@@ -213,8 +220,6 @@ def record_of(row: Mapping[str, object]) -> Manifest:
         ),
         warnings=columns.json("warnings", tuple[str, ...], () if dump_id else (UNKNOWN,)),
     )
-    check_values(record)
-    return record
 
 
 def foreign_dump_id(dom: str, vmid: str, time_ns: int) -> str:
@@ -222,57 +227,14 @@ def foreign_dump_id(dom: str, vmid: str, time_ns: int) -> str:
     return str(uuid.uuid5(FOREIGN_IDS, msgspec.json.encode([dom, vmid, time_ns]).decode()))
 
 
-def _compression(columns: _Columns, dump_path: str) -> Compression:
+def _compression(columns: Columns, dump_path: str) -> Compression:
     by_name: Algorithm = next((algorithm for suffix, algorithm in _SUFFIXES.items() if dump_path.endswith(suffix)), "none")
     return Compression(
         algorithm=_one_of(columns.text("compression_algorithm"), ALGORITHMS, by_name),
-        level=columns.whole_or_none("compression_level"),
+        level=columns.level("compression_level"),
         block_bytes=columns.whole("compression_block_bytes"),
     )
 
 
 def _one_of(text: str, allowed: tuple[Word, ...], default: Word) -> Word:
     return next((word for word in allowed if word == text), default)
-
-
-class _Columns:
-    """One row; each method gives a column as one kind of value, and nothing of that kind where it is of another."""
-
-    def __init__(self, row: Mapping[str, object]) -> None:
-        self._row = {**row, **_exact(row)}
-
-    def text_or_none(self, name: str) -> str | None:
-        value = self._row.get(name)
-        return value if isinstance(value, str) else None
-
-    def text(self, name: str) -> str:
-        return self.text_or_none(name) or ""
-
-    def number(self, name: str) -> float:
-        value = self._row.get(name)
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
-
-    def whole_or_none(self, name: str) -> int | None:
-        value = self._row.get(name)
-        return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-    def whole(self, name: str) -> int:
-        return self.whole_or_none(name) or 0
-
-    def json(self, name: str, kind: type[T], default: T) -> T:
-        try:
-            return msgspec.json.decode(self.text(name), type=kind)
-        except msgspec.DecodeError:
-            return default
-
-
-def _exact(row: Mapping[str, object]) -> dict[str, str]:
-    pieces: list[str] = []
-    while isinstance(piece := row.get(_piece_name(len(pieces) + 1)), str):
-        pieces.append(piece)
-    if not pieces:
-        return {}
-    try:
-        return dict(parse_qsl("".join(pieces), keep_blank_values=True, strict_parsing=True, errors="strict"))
-    except ValueError:
-        return {}  # another program's column of this name

@@ -9,19 +9,16 @@ that was cut off), for a point's time is when its capture began, not when it arr
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-import structlog
-
 from app.errors import HistoryTooWide
 from app.model import DumpRecord, Manifest, from_rfc3339
+from app.records.columns import NoRecord
 from app.records.point import record_of
 from app.state import State
-
-log = structlog.get_logger()
 
 SCHEMA = """
 -- How far the first pull of a history came: it has read all from ``upper_ns`` up to ``top_ns``.
@@ -131,14 +128,16 @@ async def rows_between(reader: Reader, since_ns: int, until_ns: int) -> AsyncIte
         width_ns = width_ns if full else width_ns * 2
 
 
-def records_of(rows: Iterable[Row]) -> list[Manifest]:
-    """Their records, without those that are none: one bad point of another program must not keep the others away."""
+def records_of(rows: Iterable[Row], passed_over: Callable[[NoRecord], None] | None = None) -> list[Manifest]:
+    """Their records, without those that are none: one bad point of another program must not keep the others away.
+    ``passed_over`` hears of each."""
     records = []
     for row in rows:
         try:
             records.append(record_of(row))
-        except ValueError as error:
-            log.warning("history_row_unreadable", message=str(error))
+        except NoRecord as none:
+            if passed_over is not None:
+                passed_over(none)
     return records
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from app.errors import HistoryTooWide
 from app.model import Manifest
+from app.records.passed_over import PassedOver
 from app.records.pull import (
     AHEAD_NS,
     PAGE,
@@ -42,6 +43,7 @@ class Puller:
         self._progress = progress
         self._take_in = take_in
         self._seen: frozenset[tuple[object, ...]] = frozenset()
+        self._passed_over = PassedOver()
         self._sweep: Sweep | None = None
         self._top_ns = 0
         self._took_sec = 0.0
@@ -114,9 +116,12 @@ class Puller:
     async def _keep(self, rows: Sequence[Row], *, quiet: bool) -> int:
         """Take in what the index does not know; how many that were."""
         kept = 0
-        for place in range(0, len(rows), AT_ONCE):  # and no more at once, for this keeps the event loop as well
-            some = records_of(rows[place : place + AT_ONCE])
-            new = await self._state.read(lambda connection, some=some: unknown_to(connection, some))  # type: ignore[misc]
-            if new:
-                kept += await self._take_in(new, quiet)
+        try:
+            for place in range(0, len(rows), AT_ONCE):  # and no more at once, for this keeps the event loop as well
+                some = records_of(rows[place : place + AT_ONCE], self._passed_over.note)
+                new = await self._state.read(lambda connection, some=some: unknown_to(connection, some))  # type: ignore[misc]
+                if new:
+                    kept += await self._take_in(new, quiet)
+        finally:
+            self._passed_over.tell()
         return kept

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.errors import HistoryError
 from app.evidence import MANIFEST, ManifestDamaged, read_manifest
 from app.model import Manifest
-from app.records.deliver import lacking_in
+from app.records.deliver import Client, deliver_all, lacking_in
 from app.records.index import RecordIndex
 from app.records.outbox import Outbox, commit
 from app.records.pull import Reader
@@ -21,9 +22,11 @@ AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class Refilled:
-    """What a rebuild saw: the names of manifests, how many had no record and got one, and those that cannot be read."""
+    """What a rebuild saw: the names of manifests, the dumps that they are of, how many had no record and got one, and those
+    that cannot be read."""
 
     names: frozenset[str]
+    dump_ids: tuple[str, ...]
     added: int
     damaged: tuple[ManifestDamaged, ...]
 
@@ -35,6 +38,7 @@ async def refill(state: State, dump_dir: Path, *, queue: bool) -> Refilled:
     """
     names = await asyncio.to_thread(manifest_names, dump_dir)
     added = 0
+    dump_ids: list[str] = []
     damaged: list[ManifestDamaged] = []
     every = sorted(names)
     for place in range(0, len(every), AT_ONCE):
@@ -42,12 +46,13 @@ async def refill(state: State, dump_dir: Path, *, queue: bool) -> Refilled:
         found = await asyncio.to_thread(_read, dump_dir, some)
         damaged += [one for one in found if isinstance(one, ManifestDamaged)]
         manifests = [one for one in found if isinstance(one, Manifest)]
+        dump_ids += [manifest.dump_id for manifest in manifests]
         added += await state.run(
             lambda connection, manifests=manifests: sum(  # type: ignore[misc]
                 commit(connection, manifest, queue=queue, unsure=True) for manifest in manifests
             )
         )
-    return Refilled(names, added, tuple(damaged))
+    return Refilled(names, tuple(dump_ids), added, tuple(damaged))
 
 
 def manifest_names(dump_dir: Path) -> frozenset[str]:
@@ -65,6 +70,43 @@ def _read(dump_dir: Path, names: Sequence[str]) -> list[Manifest | ManifestDamag
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Redelivered:
+    """What became of what the history lacked, whoever delivered it: this command or the service beside it.
+
+    ``lacked``: how many records that did not wait already, None if that could not be asked. ``delivered``, ``waiting`` and
+    ``refusals`` (InfluxDB's words for each) are of all that waited then. ``why``: what keeps those that wait.
+    """
+
+    lacked: int | None
+    delivered: int
+    waiting: int
+    refusals: tuple[str, ...]
+    why: str | None
+
+
+async def redeliver(dump_ids: Sequence[str], index: RecordIndex, history: Client, outbox: Outbox) -> Redelivered:
+    """Deliver what the history lacks of the index, and all else that waits.
+
+    If the history cannot be asked, the records of ``dump_ids`` are queued: whoever delivers them asks for each first. Raises
+    ``StateError``.
+    """
+    queued = (await outbox.counts()).pending
+    lacked: int | None = None
+    try:
+        lacked = await queue_lacking(index, history, outbox)
+        queued += lacked
+        why = await deliver_all(history, outbox)
+    except HistoryError as error:
+        why = str(error)
+        for place in range(0, len(dump_ids), AT_ONCE):
+            await outbox.queue_again(dump_ids[place : place + AT_ONCE])
+        queued = (await outbox.counts()).pending
+    refusals = tuple(await outbox.refusals())
+    waiting = (await outbox.counts()).pending
+    return Redelivered(lacked, max(0, queued - waiting - len(refusals)), waiting, refusals, why)
+
+
 async def queue_lacking(index: RecordIndex, history: Reader, outbox: Outbox) -> int:
     """Queue every record that the history has not, also such as it once refused; how many did not wait already.
 
@@ -72,6 +114,7 @@ async def queue_lacking(index: RecordIndex, history: Reader, outbox: Outbox) -> 
     """
     queued = 0
     async for records in index.chunks(Filters(), "asc"):
-        lacking = await lacking_in(history, records)
-        queued += await outbox.queue_again([record.dump_id for record in lacking])
+        lacking = {record.dump_id for record in await lacking_in(history, records)}
+        await outbox.has_arrived([record.dump_id for record in records if record.dump_id not in lacking])
+        queued += await outbox.queue_again([record.dump_id for record in records if record.dump_id in lacking])
     return queued

@@ -48,8 +48,9 @@ CREATE TABLE IF NOT EXISTS records (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS records_by_time ON records (timestamp, dump_id);
 CREATE INDEX IF NOT EXISTS records_by_vm ON records (vm, timestamp, dump_id);
-CREATE INDEX IF NOT EXISTS records_by_dom ON records (dom, timestamp, dump_id, vmid);
+CREATE INDEX IF NOT EXISTS records_by_dom ON records (dom, timestamp, dump_id);
 CREATE INDEX IF NOT EXISTS records_by_vmid ON records (vmid, timestamp, dump_id);
+CREATE INDEX IF NOT EXISTS records_by_dom_and_vmid ON records (dom, vmid, timestamp, dump_id);
 
 -- As the API shows it. What no list shows stands apart: it is long, and would lie between the rows of a list.
 CREATE TABLE IF NOT EXISTS manifests (

@@ -31,6 +31,7 @@ from app.records.outbox import Counts, Outbox
 from app.records.pull import Progress
 from app.records.puller import Puller, TakeIn
 from app.state import State
+from app.waiting import happens
 
 log = structlog.get_logger()
 
@@ -132,17 +133,17 @@ class SharedHistory:
                     await self._was_delivered(delivery)
                 self._write_error = None
                 await self._look()
-                await _wait(self._queued, _LOOK_EVERY_SEC)
+                await happens(self._queued, _LOOK_EVERY_SEC)
             except (HistoryError, StateError) as error:
                 await self._could_not_deliver(error, delay_sec)
-                await _wait(self._back, delay_sec)
+                await happens(self._back, delay_sec)
                 delay_sec = min(delay_sec * 2, LONGEST_DELAY_SEC)
             except Exception as error:
                 log.exception("history_delivery_broke")
                 with contextlib.suppress(StateError):
                     await self._outbox.give_back()
                 await self._could_not_deliver(_unexpected("Delivering to", error), delay_sec)
-                await _wait(self._back, delay_sec)
+                await happens(self._back, delay_sec)
                 delay_sec = min(delay_sec * 2, LONGEST_DELAY_SEC)
 
     async def _was_delivered(self, delivery: Delivery) -> None:
@@ -189,7 +190,7 @@ class SharedHistory:
             if self._read_error is not None or isinstance(self._write_error, HistoryUnreachable):
                 await asyncio.sleep(PROBE_EVERY_SEC)
             else:
-                await _wait(self._probe, next_at - time.monotonic())
+                await happens(self._probe, next_at - time.monotonic())
 
     async def _can_be_read(self) -> None:
         """It answers. What waits for delivery need not wait any longer, unless it is refused for reasons of its own."""
@@ -256,10 +257,3 @@ def _unexpected(doing: str, error: Exception) -> HistoryFailed:
         f"{doing} the shared history failed unexpectedly ({type(error).__name__}: {error}). "
         "It is tried again; the service's log has the details."
     )
-
-
-async def _wait(event: asyncio.Event, timeout_sec: float) -> None:
-    # Not wait_for: Python 3.11's loses a cancellation that comes just when the event does.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, timeout_sec)):
-            await event.wait()

@@ -64,6 +64,14 @@ def _split(low: str, high: str, widths: tuple[int, ...]) -> list[_Part]:
     return [*_split(low, first, tuple(finer)), _Part(width, first, end), *_split(end, high, tuple(finer))]
 
 
+def index_for(dom: str | None, vmid: str | None) -> str:
+    """The index in which the records of this name and vmid stand together, by time. By one of the two alone the records of a VM
+    may lie behind a million of others that share it: names and libvirt IDs are given again."""
+    if dom is None:
+        return "records_by_time" if vmid is None else "records_by_vmid"
+    return "records_by_dom" if vmid is None else "records_by_dom_and_vmid"
+
+
 def count_without_piece(
     connection: sqlite3.Connection, since: str | None, until: str | None, dom: str | None, vmid: str | None
 ) -> int:
@@ -73,7 +81,7 @@ def count_without_piece(
     if since is None and until is None:
         return _one(connection, f"sum(dumps), 0) FROM vms WHERE {vm}", values)
     spans = "spans WHERE vm = 0" if not meant else f"vms CROSS JOIN spans USING (vm) WHERE {vm}"
-    index = "records_by_dom" if dom is not None else "records_by_vmid" if vmid is not None else "records_by_time"
+    index = index_for(dom, vmid)
     return sum(
         _one(
             connection,

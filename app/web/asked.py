@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from app.errors import RequestError
+from app.model import is_timestamp
 from app.records.search import Filters, Order, Position
 from app.web.requests import Query
 
@@ -115,15 +116,22 @@ def cursor_of(position: Position, order: Order) -> str:
 
 
 def position_of(cursor: str, order: Order) -> Position:
-    """The place that ``cursor_of`` wrote down. Raises ``RequestError``."""
+    """The place that ``cursor_of`` wrote down. Raises ``RequestError``, also for one that it would have written otherwise."""
     try:
         text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         its_order, timestamp, dump_id = msgspec.json.decode(text, type=tuple[Order, str, str])
     except (ValueError, binascii.Error, msgspec.DecodeError, RecursionError):
-        raise RequestError("cursor is none that this service gave: take next_cursor as it is.", place="cursor") from None
+        raise _no_cursor() from None
+    position = Position(timestamp, dump_id)
+    if not (is_timestamp(timestamp) and dump_id and cursor_of(position, its_order) == cursor):
+        raise _no_cursor()
     if its_order != order:
         raise RequestError(f"cursor belongs to order={its_order}, not to order={order}.", place="cursor")
-    return Position(timestamp, dump_id)
+    return position
+
+
+def _no_cursor() -> RequestError:
+    return RequestError("cursor is none that this service gave: take next_cursor as it is.", place="cursor")
 
 
 def _moment(name: str, text: str) -> str:

@@ -50,6 +50,11 @@ def _answer(problem: ProblemError) -> web.Response:
     return answer
 
 
+def runner_of(app: web.Application, *, shutdown_sec: float) -> web.AppRunner:
+    """Not set up yet. ``shutdown_sec`` is how long requests that are being answered may take when it is cleaned up."""
+    return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=shutdown_sec)
+
+
 async def listen(runner: web.AppRunner, listening: socket.socket) -> asyncio.Server:
     """Answer what comes to ``listening``. ``runner`` is set up, and ends the connections when it is cleaned up."""
     server = runner.server

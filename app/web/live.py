@@ -117,7 +117,8 @@ async def _serve(
 async def _close(request: web.Request, socket: web.WebSocketResponse) -> None:
     """Say why, if it still can be said; then the connection goes, whatever is still unsent."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(socket.close(code=TOO_SLOW, message=b"Too slow; connect again."), _CLOSE_SEC)
+        async with asyncio.timeout(_CLOSE_SEC):
+            await socket.close(code=TOO_SLOW, message=b"Too slow; connect again.")
     if request.transport is not None:
         request.transport.abort()
 

@@ -59,7 +59,10 @@ async def login(request: web.Request) -> web.StreamResponse:
     """``POST /login``: a code for a session cookie, then on to where the person wanted to go."""
     if request.content_type not in FORM_TYPES:
         raise ProblemError("media-type-unsupported", f"Send the form as {' or '.join(FORM_TYPES)}.")
-    form = await request.post()
+    try:
+        form = await request.post()
+    except (UnicodeDecodeError, LookupError):  # of a charset that there is not
+        return _login_form(request, message="The form cannot be read: it is not UTF-8.", status=400)
     code, target = form.get("code"), form.get("next")
     if not isinstance(code, str) or not code:
         return _login_form(request, message="A login code is missing.", target=target, status=400)

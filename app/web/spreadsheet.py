@@ -11,13 +11,14 @@ from app.model import DumpRecord
 
 CONTENT_TYPE = "text/csv"
 
-_FORMULA = re.compile(r"[\"'\s]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""What a spreadsheet may run, also behind quotes and blanks, and in the full-width forms that some of them take for it."""
+_DISARMED = re.compile(r"'|[\"'\s]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""What a spreadsheet may run, also behind quotes and blanks, and in the full-width forms that some of them take for it; and
+what begins with the apostrophe that disarms it, so that one at the beginning of a cell always is one too many."""
 
 _Value = str | int | float | None
 
 COLUMNS: Sequence[tuple[str, Callable[[DumpRecord], _Value]]] = (
-    ("dump_id", lambda of: of.dump_id),
+    ("dump_id", lambda of: _text(of.dump_id)),
     ("timestamp", lambda of: of.timestamp),
     ("dom", lambda of: _text(of.dom)),
     ("vmid", lambda of: _text(of.vmid)),
@@ -70,5 +71,5 @@ def _rows(rows: Iterable[Sequence[_Value]]) -> bytes:
 
 
 def _text(text: str | None) -> str | None:
-    """A cell that no spreadsheet runs: with an apostrophe before what may be a formula."""
-    return f"'{text}" if text and _FORMULA.match(text) else text
+    """A cell that no spreadsheet runs: with an apostrophe before what may be a formula, or begins with one."""
+    return f"'{text}" if text and _DISARMED.match(text) else text

@@ -57,6 +57,8 @@ def problem(client: Client) -> dict[str, Any]:
         "\x16\x03\x01\x00\xa5\x01\x00\x00",  # the begin of TLS
         "FOO / HTTP/1.1\r\n{heads}\r\n",
         "GET / HTTP/9.9\r\n{heads}\r\n",
+        f"GET {RECORDS}/\xff HTTP/1.1\r\n{{heads}}\r\n",
+        f"GET {RECORDS}?q=\xff HTTP/1.1\r\n{{heads}}\r\n",
         "GET http://[::1/ HTTP/1.1\r\n{heads}\r\n",
         "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
         GET + "Host: 127.0.0.1\r\n{heads}\r\n",
@@ -135,6 +137,53 @@ def test_an_answer_is_json_whatever_is_accepted(service: Service, accept: str) -
     client.say(GET + f"{{heads}}Accept: {accept}\r\n\r\n")
     status, headers, _ = client.heard()
     assert (status, headers["Content-Type"]) == (200, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "place"),
+    [
+        (RECORDS, "q=%FF", "q"),
+        (RECORDS, "limit=5&dom=a%C3", "dom"),
+        (RECORDS, "q=%ED%A0%80", "q"),
+        (RECORDS, "%FF=1", "\\xff"),
+        (f"{RECORDS}.csv", "q=%FF", "q"),
+        ("/api/memory-dumps/activity", "limit=%FF", "limit"),
+        ("/api/memory-dumps/ws", "since=%FF", "since"),
+        ("/readyz", "x=%FF", "x"),
+    ],
+)
+def test_a_parameter_that_is_not_utf_8_is_named(service: Service, path: str, query: str, place: str) -> None:
+    client = Client(service)
+    client.say(f"GET {path}?{query} HTTP/1.1\r\n{{heads}}\r\n")
+    document = problem(client)
+    assert (document["status"], document["code"], document["place"]) == (400, "request-invalid", place)
+
+
+@pytest.mark.parametrize("path", ["/login?code=%FF", "/memory-dumps?%C3", "/?a=%FF", "/static/main.js?v=%FF", "/api/docs?x=%FF"])
+def test_a_person_gets_a_page_that_says_so(service: Service, path: str) -> None:
+    client = Client(service)
+    client.say(f"GET {path} HTTP/1.1\r\n{{heads}}\r\n")
+    status, headers, body = client.heard()
+    assert (status, headers["Content-Type"]) == (400, "text/html; charset=utf-8")
+    assert b"not UTF-8" in body
+
+
+@pytest.mark.parametrize("path", [f"{RECORDS}/%FF", "/static/%FF", "/api/%FF?q=%FF", "/%C3"])
+@pytest.mark.parametrize("let_in", [True, False])
+def test_nothing_is_at_an_address_that_is_not_utf_8(service: Service, path: str, let_in: bool) -> None:
+    client = Client(service)
+    client.say(
+        f"GET {path} HTTP/1.1\r\n" + ("{heads}\r\n" if let_in else f"Host: 127.0.0.1:{service.port}\r\nConnection: close\r\n\r\n")
+    )
+    assert client.heard()[0] == 404
+
+
+@pytest.mark.parametrize("kind", ["", "; charset=utf-8", "; charset=nonsense", "; charset=utf-16"])
+def test_a_form_that_is_not_utf_8_is_no_failure_of_the_service(service: Service, kind: str) -> None:
+    client = Client(service)
+    form = f"Content-Type: application/x-www-form-urlencoded{kind}\r\nContent-Length: 6\r\nConnection: close\r\n\r\ncode=\xff"
+    client.say(f"POST /login HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\n{form}")
+    assert client.heard()[0] in (400, 401)
 
 
 def test_a_body_that_does_not_come_in_time_is_not_waited_for_even_where_no_login_is_needed(service: Service) -> None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -158,7 +159,7 @@ async def test_a_point_sent_again_is_the_same_point(history: History) -> None:
 
 
 async def test_more_points_than_one_request_takes_all_arrive(history: History) -> None:
-    sent = [at(T0 + place * 1000, replace(RECORD, dump_id=str(place))) for place in range(250)]
+    sent = [at(T0 + place * 1000, replace(RECORD, dump_id=str(uuid.UUID(int=place)))) for place in range(250)]
     await history.write([point_of(record) for record in sent])
     assert await everything(history) == sent
 
@@ -239,6 +240,31 @@ async def test_another_error_sets_no_point_aside(status: int, text: str) -> None
         with pytest.raises(HistoryFailed, match=str(status)):
             await history.write([POINT])
         await history.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (
+            401,
+            '{"error": "the request was not authenticated"}',
+            "refuses the token: status 401, the request was not authenticated.",
+        ),
+        (401, '{"code": "unauthorized", "message": "who is it"}', "refuses the token: status 401, unauthorized: who is it."),
+        (403, '{"error": "forbidden"}', "knows the token, but does not let it use the database 'db': status 403, forbidden."),
+        (404, '{"error": "database not found"}', "status 404: database not found. Make the database 'db' there"),
+        (404, "<html><body>nginx</body></html>", "the address for writing is not known there"),
+        (400, '{"error": "invalid database name"}', "It does not take 'db' as the name of a database"),
+    ],
+)
+async def test_a_refusal_is_told_in_influxdbs_words_and_with_what_to_do(status: int, body: str, told: str) -> None:
+    with WebServer(lambda asked: (status, body) if asked else (200, "")) as server:
+        history = History(server.url, "db", "a-token")
+        with pytest.raises(HistoryError) as refused:
+            await history.write([POINT])
+        await history.close()
+    assert told in str(refused.value)
+    assert "a-token" not in str(refused.value)
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------

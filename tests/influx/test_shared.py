@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -263,6 +264,17 @@ async def ended(*command: str, environment: Mapping[str, str]) -> Ended:
     return Ended(await process.wait(), out.decode(), err.decode())
 
 
+def refuse_reasons(influx: StandIn) -> None:
+    """As if another program had written numbers where we have the reason of a dump: no record with a reason is taken."""
+    with reading(influx) as history:
+        history._client.write(b"mem_dumps,dom=x,vmid=1 reason=5i 1000000000000000000", use_v2_api=False)
+
+
+def ours_in(influx: Influx | StandIn) -> list[str]:
+    """The same, without that row."""
+    return [dump_id for dump_id in dump_ids_in(influx) if dump_id != "None"]
+
+
 async def memdump(folder: Path, influx: Influx | StandIn, *vms: str) -> Ended:
     """``scripts/memdump.py`` to its end, with the folders that a service in ``folder`` has."""
     environment = service_environment(folder, LIBVIRT_URI=node_in(folder), **settings_of(influx))
@@ -299,6 +311,23 @@ async def test_by_hand_beside_a_service_it_is_delivered_once(tmp_path: Path, inf
     assert dump_ids_in(influx) == by_hand.sealed
 
 
+async def test_by_hand_what_influxdb_will_never_take_is_said_and_later_dumps_are_delivered(
+    tmp_path: Path, stand_in: StandIn
+) -> None:
+    refuse_reasons(stand_in)
+    refused = await memdump(tmp_path / "a", stand_in, "--reason", "why", "one-1", "one-2")
+    assert refused.code == 9
+    assert refused.err.count("\n") == 1
+    assert "InfluxDB will never take 2 of the records" in refused.err
+    assert "set aside" in refused.err
+    assert "The service delivers" not in refused.err
+    later = await memdump(tmp_path / "a", stand_in, "one-3")
+    assert later.code == 0
+    assert later.err.count("\n") == 1
+    assert "2 records are still set aside" in later.err
+    assert ours_in(stand_in) == later.sealed
+
+
 async def test_a_rebuild_delivers_what_the_history_lacks_and_twice_changes_nothing(tmp_path: Path, influx: Influx) -> None:
     with running_service(tmp_path / "a", LIBVIRT_URI=node_in(tmp_path / "a")) as service:  # as yet without a shared history
         async with spoken_to(service) as api:
@@ -309,6 +338,70 @@ async def test_a_rebuild_delivers_what_the_history_lacks_and_twice_changes_nothi
         assert rebuilt.code == 0, rebuilt
         assert Counter(dump_ids_in(influx)) == Counter(job["dump_id"] for job in jobs)
     assert "lacked 0 records" in rebuilt.out
+
+
+async def rebuilt(folder: Path, influx: Influx | StandIn, **more: str) -> Ended:
+    """``records rebuild --deliver`` with the folders that a service in ``folder`` has."""
+    environment = service_environment(folder, LIBVIRT_URI=node_in(folder), **{**settings_of(influx), **more})
+    return await ended("-m", "app", "records", "rebuild", "--deliver", environment=environment)
+
+
+async def test_a_rebuild_while_influxdb_is_away_queues_and_says_so(tmp_path: Path, stand_in: StandIn) -> None:
+    environment = service_environment(tmp_path / "a", LIBVIRT_URI=node_in(tmp_path / "a"))
+    by_hand = await ended(str(SCRIPT), "--json", "one-1", "one-2", environment=environment)
+    stand_in.down()
+    for _ in range(2):
+        away = await rebuilt(tmp_path / "a", stand_in)
+        assert (away.code, away.err) == (1, "")
+        assert "could not be asked" in away.out
+        assert "0 delivered, 0 refused for good, 2 wait for the service" in away.out
+        assert "cannot be reached" in away.out
+    stand_in.up()
+    back = await rebuilt(tmp_path / "a", stand_in)
+    assert back.code == 0, back
+    assert "lacked 0 records" in back.out
+    assert "2 delivered, 0 refused for good, 0 wait" in back.out
+    assert Counter(dump_ids_in(stand_in)) == Counter(by_hand.sealed)
+
+
+async def test_a_rebuild_beside_a_service_says_what_is_refused_and_the_service_shows_it(tmp_path: Path, stand_in: StandIn) -> None:
+    refuse_reasons(stand_in)
+    with service_on(tmp_path / "a", stand_in) as service:
+        async with spoken_to(service) as api:
+            await api.dump("one-1", reason="why")
+            (taken,) = await api.dump("one-2")
+            for _ in range(2):
+                again = await rebuilt(tmp_path / "a", stand_in)
+                assert again.code == 1
+                assert "1 refused for good, 0 wait" in again.out
+                assert "InfluxDB will never take 1 of the records" in again.out
+            async with api.feed("topics=history") as feed:
+                await history_until(feed, lambda history: (history["set_aside"], history["pending"]) == (1, 0))
+    assert ours_in(stand_in) == [taken["dump_id"]]
+
+
+async def test_a_rebuild_goes_on_after_a_damaged_manifest_and_foreign_files(tmp_path: Path, influx: Influx) -> None:
+    by_hand = await memdump(tmp_path / "a", influx, "one-1")
+    dumps = tmp_path / "a" / "dumps"
+    (dumps / "1_1.mem.gz.manifest.json").write_text("{")
+    (dumps / "2_2.mem.gz.manifest.json").mkdir()
+    (dumps / "notes.txt").write_text("not ours")
+    (dumps / os.fsdecode(b"\xff.manifest.json")).write_text('{"dump_id": 7}')
+    empty(tmp_path / "a" / "state")
+    for _ in range(2):
+        again = await rebuilt(tmp_path / "a", influx)
+        assert (again.code, again.err) == (1, "")
+        assert again.out.count("cannot be read") == 3
+        assert "\\xff.manifest.json" in again.out
+        assert "0 refused for good, 0 wait" in again.out
+    assert dump_ids_in(influx) == by_hand.sealed
+
+
+async def test_a_rebuild_with_a_url_that_leads_nowhere_says_so_before_anything_is_done(tmp_path: Path, stand_in: StandIn) -> None:
+    refused = await rebuilt(tmp_path / "a", stand_in, INFLUX_URL="http://influx.example.org:8181/path")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("INFLUX_URL=")
+    assert "leave it out" in refused.err
 
 
 def empty(folder: Path) -> None:

@@ -49,6 +49,11 @@ async def link_until(feed: Feed, state: str) -> dict[str, Any]:
             return link
 
 
+async def told_codes(api: Api) -> list[str]:
+    """Of the activity log, the newest first."""
+    return [line["code"] for line in (await api.get("/api/memory-dumps/activity"))["activity"]]
+
+
 async def test_suspend_and_resume_are_seen(watched: tuple[Api, Feed], daemon: Daemon) -> None:
     api, feed = watched
     with daemon.connection() as connection:
@@ -130,7 +135,7 @@ async def test_a_daemon_that_was_killed_is_said_to_be_gone_and_found_again(watch
     with daemon.connection() as connection:  # and events are heard again
         connection.lookupByName("test").suspend()
     await vms_until(feed, lambda vms: vms["test"]["state"] == "paused")
-    while (codes := [line["code"] for line in (await api.get("/api/memory-dumps/activity"))["activity"]])[0] != "hypervisor-connected":
+    while (codes := await told_codes(api))[0] != "hypervisor-connected":
         await feed.until(lambda message: message["type"] == "activity")  # the log is written after the state is told
     assert "hypervisor-unreachable" in codes
 

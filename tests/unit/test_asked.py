@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from datetime import UTC
 
 import pytest
 from hypothesis import given
@@ -115,7 +116,11 @@ def test_a_plus_that_was_not_escaped_is_explained() -> None:
     assert "%2B" in str(refused("from=2026-11-23T10:30:00+02:00"))
 
 
-@given(st.text(), st.text(), st.sampled_from(["desc", "asc"]))
+moments = st.datetimes(timezones=st.just(UTC)).map(lambda moment: f"{moment.isoformat(timespec='microseconds')[:26]}Z")
+dump_ids = st.uuids().map(str) | st.text(min_size=1)
+
+
+@given(moments, dump_ids, st.sampled_from(["desc", "asc"]))
 def test_a_cursor_is_one_word_and_comes_back_as_the_place_that_it_was_made_of(timestamp: str, dump_id: str, order: Order) -> None:
     cursor = asked.cursor_of(Position(timestamp, dump_id), order)
     assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -123,10 +128,41 @@ def test_a_cursor_is_one_word_and_comes_back_as_the_place_that_it_was_made_of(ti
     assert wanted(f"order={order}&cursor={cursor}").after == Position(timestamp, dump_id)
 
 
+PLACE = Position("2026-11-23T10:30:00.000000Z", "0199a0f0-0000-7000-8000-000000000001")
+
+
 def test_a_cursor_of_the_other_order_is_refused() -> None:
-    cursor = asked.cursor_of(Position("2026", "x"), "asc")
+    cursor = asked.cursor_of(PLACE, "asc")
     assert refused(f"cursor={cursor}").place == "cursor"
     assert "order=asc" in str(refused(f"cursor={cursor}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["desc","2026","x"]',
+        '["desc","","x"]',
+        '["desc","2026-02-30T00:00:00.000000Z","x"]',
+        '["desc","2026-11-23T10:30:00Z","x"]',
+        '["desc","2026-11-23T10:30:00.000000Z",""]',
+        '["desc","2026-11-23T10:30:00.000000Z","x","y"]',
+        '["desc","2026-11-23T10:30:00.000000Z"]',
+        '["desc","2026-11-23T10:30:00.000000Z",1]',
+        '["up","2026-11-23T10:30:00.000000Z","x"]',
+        '["desc", "2026-11-23T10:30:00.000000Z", "x"]',
+        '["desc","2026-11-23T10:30:00.000000Z","\\u0078"]',
+        '{"order":"desc"}',
+        "null",
+    ],
+)
+def test_a_cursor_that_was_made_by_hand_is_refused(text: str) -> None:
+    cursor = base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+    assert refused(f"cursor={cursor}").place == "cursor"
+
+
+def test_a_cursor_with_its_padding_is_none_that_was_given() -> None:
+    text = b'["desc","2026-11-23T10:30:00.000000Z","xy"]'
+    assert refused(f"cursor={base64.urlsafe_b64encode(text).decode()}").place == "cursor"
 
 
 @given(st.binary())

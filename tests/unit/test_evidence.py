@@ -170,3 +170,21 @@ def test_a_manifest_with_a_value_that_no_dump_has_is_damaged(tmp_path: Path, wro
     path.write_text(json.dumps({**whole, **wrong}))
     with pytest.raises(ManifestDamaged, match=next(iter(wrong))):
         read_manifest(path)
+
+
+def test_what_only_has_the_name_of_a_manifest_is_damaged_and_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "folder.manifest.json").mkdir()
+    os.mkfifo(fifo := tmp_path / "fifo.manifest.json")
+    (tmp_path / "dangling.manifest.json").symlink_to("nowhere")
+    with (tmp_path / "huge.manifest.json").open("wb") as huge:
+        huge.truncate(2**40)
+    Path(tmp_path / os.fsdecode(b"\xff.manifest.json")).write_text("[]")
+    found = [str(error) for _, error in manifests(tmp_path)]
+    fifo.unlink()
+    assert [error.partition(" cannot be read: ")[2] for error in found[:4]] == [
+        "No such file or directory",
+        "it is not a file",
+        "it is not a file",
+        "it is longer than 16777216 bytes",
+    ]
+    assert "\\xff.manifest.json cannot be read" in found[4]

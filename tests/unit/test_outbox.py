@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
@@ -12,12 +13,13 @@ import pytest
 
 from app.errors import HistoryFailed, HistoryUnreachable
 from app.model import Manifest
+from app.records.deliver import deliver_all as deliver_to_the_end
 from app.records.deliver import deliver_batch
 from app.records.index import SCHEMA as INDEX_SCHEMA
 from app.records.index import RecordIndex
-from app.records.outbox import SCHEMA, Counts, Outbox, commit
+from app.records.outbox import BATCH, SCHEMA, Counts, Entry, Outbox, commit
 from app.records.point import Point
-from app.records.rebuild import queue_lacking
+from app.records.rebuild import queue_lacking, redeliver
 from app.state import State
 from tests.histories import HOUR_NS, SEC_NS, MemoryHistory, manifest_at
 from tests.other_process import run
@@ -134,7 +136,7 @@ async def test_a_command_line_takes_its_own_dumps_alone(state: State) -> None:
     await keep(state, first, second)
     by_hand = Outbox(state, "by hand 7")
     assert [entry.record for entry in await by_hand.take([second.dump_id])] == [second]
-    assert await by_hand.pending_of([second.dump_id]) == 1
+    assert await by_hand.pending([second.dump_id]) == 1
 
 
 async def test_while_the_history_is_away_everything_stays(state: State, outbox: Outbox) -> None:
@@ -158,7 +160,7 @@ async def test_what_is_refused_for_good_is_set_aside_and_the_others_go(state: St
     assert [(record.dom, why) for record, why in delivery.refused] == [("vm-1", "column type conflict")]
     assert [row["dom"] for row in history.rows] == ["vm-0", "vm-2"]
     assert await outbox.counts() == Counts(0, 1)
-    assert await outbox.refusals_of([manifests(3)[1].dump_id]) == ["column type conflict"]
+    assert await outbox.refusals([manifests(3)[1].dump_id]) == ["column type conflict"]
     assert await deliver_batch(history, outbox) is None
 
 
@@ -213,6 +215,73 @@ async def test_what_was_set_aside_is_tried_again_when_asked_for(state: State, ou
     await deliver_all(history, outbox)
     assert await outbox.counts() == Counts(0, 0)
     assert len(history.rows) == 1
+
+
+async def test_what_arrived_by_another_way_is_no_longer_set_aside(state: State, outbox: Outbox) -> None:
+    history = MemoryHistory()
+    history.refused_doms = {"vm-0"}
+    await keep(state, *manifests(1))
+    await deliver_all(history, outbox)
+    history.add(*manifests(1))
+    assert await queue_lacking(RecordIndex(state), history, outbox) == 0
+    assert await outbox.counts() == Counts(0, 0)
+
+
+# --- a command, to its end ------------------------------------------------------------------------------------------
+
+
+async def test_a_command_delivers_all_it_can_and_counts_what_is_refused(state: State) -> None:
+    history = MemoryHistory()
+    history.refused_doms = {"vm-1"}
+    await keep(state, *manifests(3), queue=False)
+    done = await redeliver([], RecordIndex(state), history, Outbox(state, "by hand 7"))
+    assert (done.lacked, done.delivered, done.waiting, done.refusals) == (3, 2, 0, ("column type conflict",))
+    assert done.why is None
+
+
+async def test_what_the_service_beside_a_command_delivers_or_is_refused_is_counted(state: State, outbox: Outbox) -> None:
+    await keep(state, *manifests(2))
+    delivered, refused = await outbox.take()
+
+    class Beside(Outbox):
+        """The command's; when it first looks for work, the service has just done it."""
+
+        async def take(self, only: Sequence[str] | None = None, *, limit: int = BATCH) -> tuple[Entry, ...]:
+            await outbox.delivered([delivered])
+            await outbox.set_aside([refused], "no such column")
+            return await super().take(only, limit=limit)
+
+    done = await redeliver([], RecordIndex(state), MemoryHistory(), Beside(state, "by hand 7"))
+    assert (done.lacked, done.delivered, done.waiting) == (0, 1, 0)
+    assert (done.refusals, done.why) == (("no such column",), None)
+
+
+async def test_a_command_waits_for_what_the_service_beside_it_has_taken(state: State, outbox: Outbox) -> None:
+    await keep(state, *manifests(2))
+    taken = await outbox.take()
+    command = asyncio.create_task(deliver_to_the_end(MemoryHistory(), Outbox(state, "by hand 7")))
+    await outbox.delivered(taken[:1])
+    assert not command.done()
+    await outbox.set_aside(taken[1:], "no such column")
+    assert await command is None
+    assert await outbox.refusals() == ["no such column"]
+
+
+async def test_when_the_history_is_away_the_records_of_the_dumps_here_are_queued_and_twice_is_as_once(
+    state: State, outbox: Outbox
+) -> None:
+    history = MemoryHistory()
+    history.failing = DOWN
+    here, elsewhere = manifests(2)
+    await keep(state, here, elsewhere, queue=False)
+    for _ in range(2):
+        done = await redeliver([here.dump_id], RecordIndex(state), history, outbox)
+        assert (done.lacked, done.delivered, done.waiting, done.refusals) == (None, 0, 1, ())
+        assert done.why == str(DOWN)
+    history.failing = None
+    history.add(here)
+    await deliver_all(history, outbox)
+    assert [row["dump_id"] for row in history.rows] == [here.dump_id]
 
 
 def test_none_of_it_imports_the_client() -> None:

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.model import MOST_BYTES, MOST_TIME, Compression, Manifest, Versions, rfc3339
+from app.records.columns import NoRecord
 from app.records.point import UNKNOWN, Point, foreign_dump_id, line_of, point_of, record_of
 from tests.influx.line_protocol import Line, lines
 
@@ -247,14 +248,52 @@ def test_a_row_without_a_time_is_no_record(time: object) -> None:
         record_of({"dom": "a", "vmid": "1", "time": time})
 
 
-@pytest.mark.parametrize("wrong", [
-    {"gzip_size_bytes": 2**64 - 1}, {"raw_size_bytes": -1}, {"gzip_size_bytes": 2**43 + 1}, {"ctime": 1e300},
-    {"duration_sec": 1.7e308}, {"guest_pause_ms": -5.0}, {"guest_pauses_ms": "[1e308]"}, {"captured_at": "garbage"},
-    {"captured_at": "2026-11-23"},
-])  # fmt: skip
-def test_a_row_with_a_value_that_no_dump_has_is_no_record(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        record_of({"dom": "a", "vmid": "1", "time": 1_795_429_800_000_000_000, **wrong})
+AT = {"dom": "a", "vmid": "1", "time": 1_795_429_800_000_000_000}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("gzip_size_bytes", 2**64 - 1), ("gzip_size_bytes", -1), ("gzip_size_bytes", MOST_BYTES + 1), ("ctime", 1e300),
+        ("mtime", -1), ("atime", -1), ("duration_sec", 1.7e308), ("duration_sec", -5.0),
+    ],
+)  # fmt: skip
+def test_a_row_with_a_number_of_every_producers_that_no_dump_has_is_no_record(column: str, value: float) -> None:
+    with pytest.raises(NoRecord) as none:
+        record_of({**AT, column: value})
+    assert (none.value.column, none.value.value) == (column, repr(value))
+
+
+NONSENSE = {
+    "raw_size_bytes": -1, "guest_pause_ms": -5.0, "guest_pauses_ms": "[1e308]", "captured_at": "2026-02-30T00:00:00.000000Z",
+    "compression_level": 2**60, "compression_block_bytes": -1, "mode": "sideways", "format": "jpeg", "warnings": "{}",
+    "dump_id": "none", "compression_algorithm": "xz", "uuid": 7, "reason": 1.5, "colour": "blue",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("column", NONSENSE)
+def test_a_column_beyond_those_that_makes_no_sense_costs_itself_alone(column: str) -> None:
+    assert record_of({**AT, "sha256": "ab", column: NONSENSE[column]}) == record_of({**AT, "sha256": "ab"})
+
+
+@pytest.mark.parametrize("captured_at", ["garbage", "2026-11-23", "2026-11-23T10:30:00Z", ""])
+def test_without_a_time_of_the_image_that_is_one_it_is_the_captures_beginning(captured_at: str) -> None:
+    record = record_of({**AT, "captured_at": captured_at})
+    assert record.captured_at == record.timestamp
+
+
+@pytest.mark.parametrize(
+    "foreign", ["", "7", "x" * 36, "01999999aaaa7bbb8cccdddddddddddd", "01999999-aaaa-7bbb-8ccc-dddddddddddd\n"]
+)
+def test_a_dump_id_that_is_no_uuid_is_none(foreign: str) -> None:
+    record = record_of({**AT, "dump_id": foreign})
+    assert record.dump_id == foreign_dump_id("a", "1", AT["time"])  # type: ignore[arg-type]
+    assert record.warnings == (UNKNOWN,)
+
+
+def test_a_dump_id_that_is_a_uuid_is_kept_as_it_is_written() -> None:
+    for dump_id in (RECORD.dump_id, RECORD.dump_id.upper(), "5f0a1c9e-1111-4222-8333-444455556666"):
+        assert record_of({**AT, "dump_id": dump_id}).dump_id == dump_id
 
 
 def test_a_point_may_be_made_by_hand() -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import HistoryTooWide, HistoryUnreachable
 from app.model import Manifest
+from app.records.columns import NoRecord
 from app.records.index import SCHEMA as INDEX_SCHEMA
 from app.records.index import RecordIndex
+from app.records.passed_over import MOST, PassedOver
 from app.records.pull import AHEAD_NS, PAGE, SCHEMA, Progress, Sweep, clusters, rows_between, time_ns_of, unknown_to
 from app.records.puller import Puller
 from app.state import State
@@ -238,6 +241,47 @@ async def test_an_outage_in_the_middle_loses_nothing(state: State, taken: Taken)
     puller.begin_again()
     await pull_all(puller)
     assert len({record.dump_id for record in taken.quiet}) == 198
+
+
+@pytest.fixture
+def logged() -> Iterator[list[MutableMapping[str, object]]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+async def test_what_is_no_record_is_passed_over_and_said_once_with_how_many(
+    state: State, taken: Taken, logged: list[MutableMapping[str, object]]
+) -> None:
+    now_ns = time.time_ns() // 1000 * 1000
+    history = MemoryHistory()
+    wrong = {"dom": "x", "vmid": "1", "gzip_size_bytes": -1}
+    history.rows += [{**wrong, "time": now_ns - number * SEC_NS} for number in range(1, 4)]
+    history.rows.append({"dom": "x", "vmid": "1", "duration_sec": 1e300, "time": now_ns - 5 * SEC_NS})
+    good = manifest_at(now_ns - 10 * SEC_NS)
+    history.add(good)
+    puller = await puller_of(history, state, taken)
+    await puller.recent()
+    history.rows.append({**wrong, "time": now_ns - 7 * SEC_NS})
+    await puller.recent()
+    await pull_all(puller)
+    assert [record.dump_id for record in taken.loud] == [good.dump_id]
+    said = {(line["column"], line["value"]): line["count"] for line in logged if line["event"] == "history_rows_passed_over"}
+    assert said == {("gzip_size_bytes", "-1"): 3, ("duration_sec", "1e+300"): 1}
+    assert len(logged) == len(said)
+
+
+def test_of_ever_new_kinds_no_more_are_told_than_a_log_can_bear(logged: list[MutableMapping[str, object]]) -> None:
+    passed_over = PassedOver()
+    for number in range(3 * MOST):
+        passed_over.note(NoRecord("ctime", -number))
+        passed_over.tell()
+    assert [line.get("value") for line in logged[:MOST]] == [repr(-number) for number in range(MOST)]
+    assert len(logged) == MOST + 1
+    assert "no more" in str(logged[-1]["message"])
+
+
+def test_a_value_is_told_short() -> None:
+    assert len(NoRecord("time", "x" * 10_000).value) < 100
 
 
 async def test_a_row_that_no_timestamp_can_show_is_passed_over(state: State, taken: Taken) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import math
+import re
 import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -20,7 +22,7 @@ from app.model import DayStats, Manifest, VmStats
 from app.records import search
 from app.records.index import RecordIndex
 from app.records.schema import SCHEMA
-from app.records.search import Filters, Order, Position
+from app.records.search import Filters, Order, Position, walk
 from app.state import State
 from tests.unit.test_index import decoded, listed, manifest_of
 
@@ -332,3 +334,67 @@ async def test_what_is_asked_often_is_no_more_work_with_more_records(
         await QUESTIONS[question](RecordIndex(cast(State, counted)))
         steps.append(counted.steps)
     assert steps[1] <= 1.2 * steps[0] + 100, steps
+
+
+# --- a VM whose dumps are old
+
+
+def shared_names(folder: Path, records: int) -> sqlite3.Connection:
+    """An index in which the forty oldest records are the only ones of one VM; all later ones have either its name or its vmid."""
+    file = folder / f"shared-{records}.sqlite3"
+    names = ({"dom": "vm-1", "vmid": "8"}, {"dom": "vm-3", "vmid": "1"})
+    later = (replace(spread(40 + number), **names[number % 2]) for number in range(records))  # type: ignore[arg-type]  # texts
+    old = (replace(spread(number), dom="vm-1", vmid="1", uuid="u") for number in range(40))
+    with contextlib.closing(State.open(file, SCHEMA)) as state:
+        asyncio.run(RecordIndex(state).add_many((*old, *later)))
+    return sqlite3.connect(file)
+
+
+@pytest.fixture(scope="module")
+def few_and_many_since(tmp_path_factory: pytest.TempPathFactory) -> Iterable[tuple[sqlite3.Connection, sqlite3.Connection]]:
+    folder = tmp_path_factory.mktemp("shared")
+    with contextlib.closing(shared_names(folder, 500)) as few, contextlib.closing(shared_names(folder, 4000)) as many:
+        yield few, many
+
+
+@pytest.mark.parametrize("order", ["desc", "asc"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"since": "2010-01-01T00:00:00.000000Z"}, {"until": "2040-01-01T00:00:00.000000Z"}, {"since": DAY[0], "until": DAY[1]}],
+)
+async def test_the_old_dumps_of_a_vm_are_no_more_work_to_find_with_more_newer_ones_of_its_name_or_vmid(
+    few_and_many_since: tuple[sqlite3.Connection, sqlite3.Connection], order: Order, more: dict[str, str]
+) -> None:
+    steps, found = [], []
+    for connection in few_and_many_since:
+        counted = Counted(connection)
+        page = await RecordIndex(cast(State, counted)).page(Filters(dom="vm-1", vmid="1", **more), limit=50, order=order)
+        steps.append(counted.steps)
+        found.append((len(page.records), page.count))
+    assert found == [(0, 0) if "until" in more and "since" in more else (40, 40)] * 2
+    assert steps[1] <= 1.2 * steps[0] + 100, steps
+
+
+PLANS = {
+    "records_by_time": Filters(),
+    "records_by_dom": Filters(dom="vm-1"),
+    "records_by_vmid": Filters(vmid="1"),
+    "records_by_dom_and_vmid": Filters(dom="vm-1", vmid="1"),
+}
+
+
+@pytest.mark.parametrize("order", ["desc", "asc"])
+@pytest.mark.parametrize("after", [None, MIDDLE])
+@pytest.mark.parametrize("index", PLANS)
+def test_a_page_is_a_stretch_of_one_index_and_nothing_is_sorted(
+    few_and_many_since: tuple[sqlite3.Connection, sqlite3.Connection], index: str, after: Position | None, order: Order
+) -> None:
+    class Explained:
+        """A connection that tells how a question would be answered, instead of the answer."""
+
+        def execute(self, question: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+            return few_and_many_since[0].execute(f"EXPLAIN QUERY PLAN {question}", values)
+
+    steps = walk(cast(sqlite3.Connection, Explained()), PLANS[index], order, 50, 0, after)
+    (plan,) = (str(step[3]) for step in steps)  # type: ignore[misc]  # a row of a plan has four columns
+    assert re.match(rf"(SEARCH|SCAN) records USING COVERING INDEX {index}\b", plan)
