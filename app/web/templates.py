@@ -36,7 +36,7 @@ def set_up(app: web.Application, assets: Assets, settings: Settings) -> None:
         auto_reload=False,
         filters=filters,
     )
-    shown = {"mode": settings.mode, "compression": settings.compression, "auth": settings.auth}
+    shown = {"mode": settings.mode, "compression": settings.compression, "auth": settings.auth, "nav": settings.nav}
     environment.globals.update(asset=assets.url, version=__version__, settings=shown)
     for name in environment.list_templates():
         environment.get_template(name)
