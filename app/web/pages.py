@@ -90,12 +90,13 @@ async def logout(request: web.Request) -> web.StreamResponse:
 
 
 async def static_file(request: web.Request) -> web.StreamResponse:
-    """``/static/…``: kept for ever when asked for by its content, else asked for again each time (modules import by name)."""
-    path = request.match_info["path"]
-    asset = request.app[keys.ASSETS].get(path)
+    """``/static/<tag>/…``: kept for ever below the folder of today; below an older one it is asked for again each time."""
+    folder, _, path = request.match_info["path"].partition("/")
+    assets = request.app[keys.ASSETS]
+    asset = assets.get(path)
     if asset is None:
-        raise ProblemError("not-found", f"There is no static file {path}.")
-    headers = {"ETag": f'"{asset.tag}"', "Cache-Control": _FOREVER if request.query.get("v") == asset.tag else "no-cache"}
+        raise ProblemError("not-found", f"There is no static file {path or folder}.")
+    headers = {"ETag": f'"{asset.tag}"', "Cache-Control": _FOREVER if folder == assets.tag else "no-cache"}
     if any(known.value in (asset.tag, "*") for known in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     charset = "utf-8" if asset.content_type.startswith("text/") else None
