@@ -34,6 +34,13 @@ export function when(moment) {
   return `${utc.slice(0, 10)} ${utc.slice(11, 19)} UTC`;
 }
 
+/** `just now`, `4 min ago`, `3 h ago`, `12 days ago`; a moment that is still to come is now. */
+export function ago(seconds) {
+  if (seconds < 60) return "just now";
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  return seconds < 172_800 ? `${Math.floor(seconds / 3600)} h ago` : `${Math.floor(seconds / 86_400)} days ago`;
+}
+
 /** The first twelve characters of a hash. */
 export function short(text) {
   return (text ?? "").slice(0, 12);

@@ -5,7 +5,7 @@ import { clone, field, keyed, setAttribute, setHidden, setLines, setMoment, setT
 
 const COPIED_MS = 2000;
 
-export function recordsView(announce) {
+export function recordsView(notify) {
   const table = document.getElementById("records-table");
   const empty = document.getElementById("records-empty");
   const foot = document.getElementById("records-foot");
@@ -14,7 +14,7 @@ export function recordsView(announce) {
 
   table.addEventListener("click", (event) => {
     const button = event.target.closest('[data-action="copy"]');
-    if (button) copyHash(button, announce);
+    if (button) copyHash(button, notify);
   });
 
   return ({ records }) => {
@@ -56,12 +56,12 @@ function fill(rows, record) {
   setLines(field(rows, "warnings"), record.warnings);
 }
 
-async function copyHash(button, announce) {
+async function copyHash(button, notify) {
   const hash = field(button.parentElement, "sha256");
   const copied = await copy(hash.title);
   if (!copied) setText(hash, hash.title); // then it can at least be selected by hand
   setText(button, copied ? "Copied" : "Not possible");
-  announce(copied ? "The SHA-256 is in the clipboard." : "This browser does not allow copying here; the whole SHA-256 is shown instead.");
+  notify(copied ? "success" : "warning", copied ? "The SHA-256 is in the clipboard." : "This browser does not allow copying here; the whole SHA-256 is shown instead.");
   setTimeout(() => setText(button, "Copy"), COPIED_MS);
 }
 
