@@ -63,7 +63,7 @@ async def login(request: web.Request) -> web.StreamResponse:
     code, target = form.get("code"), form.get("next")
     if not isinstance(code, str) or not code:
         return _login_form(request, message="A login code is missing.", target=target, status=400)
-    session = await request.app[keys.ACCESS].redeem(code)
+    session = await request.app[keys.ACCESS].redeem(_code_of(code))
     if session is None:
         return _login_form(request, message=_CODE_REFUSED, target=target, status=401)
     response = web.Response(status=303, headers={"Location": _own_path(target)})
@@ -108,6 +108,11 @@ def _login_form(
 ) -> web.Response:
     context = {"page": "login", "message": message, "code": code, "next": _own_path(target)}
     return render_page(request, "login.html", context, status=status)
+
+
+def _code_of(text: str) -> str:
+    """The code in what somebody typed: it may be the whole link, pasted where a login had run out."""
+    return (text.partition("code=")[2] or text).partition("&")[0].strip()
 
 
 def _own_path(target: object) -> str:
