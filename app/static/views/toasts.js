@@ -8,6 +8,7 @@
 import { field, setText } from "./dom.js";
 
 const SHOWN = 5;
+const SHOWN_ON_PHONES = 2;
 const SHOWN_MS = { success: 3000, info: 3000, warning: 5000, error: 8000 };
 const TOGETHER_MS = 1000;
 const LEAVING_MS = 160;
@@ -17,6 +18,7 @@ const SAID_MS = 10_000;
 export function createToasts() {
   const messages = document.getElementById("messages");
   const list = document.getElementById("toasts");
+  const narrow = window.matchMedia("(max-width: 47.99rem)");
   const waiting = []; // beyond those that are shown
   const merging = new Map(); // event → the toast that takes up more of them
   const more = document.createElement("li");
@@ -109,7 +111,8 @@ export function createToasts() {
       setTimeout(() => merging.get(event) === toast && merging.delete(event), TOGETHER_MS);
     }
     held = list.children.length > 0 && held;
-    if (list.querySelectorAll(".toast").length < SHOWN) show(toast);
+    const most = narrow.matches ? SHOWN_ON_PHONES : SHOWN;
+    if (list.querySelectorAll(".toast").length < most) show(toast);
     else waiting.push(toast);
     countMore();
     bringToFront();
