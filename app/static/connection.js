@@ -5,6 +5,7 @@ const LONGEST_DELAY_MS = 4000;
 const OFFLINE_AFTER = 4;
 const BLOCKED_AFTER = 2;
 const TOO_SLOW = 4008;
+const STEADY_MS = 2000;
 const OPENS_WITHIN_MS = 5000;
 const SILENT_MS = 12_000; // the service says something every five seconds
 const SUSPICIOUS_MS = 7000;
@@ -22,9 +23,9 @@ export async function connect(store, leave) {
   let failures = 0;
   let blocked = 0;
   for (;;) {
-    const { heard, code } = await overSocket(store, alarm);
-    if (heard) failures = 0;
-    if (heard && code === TOO_SLOW) continue; // closed because we were behind: that is mended by a snapshot, not by a wait
+    const { heard, steady, code } = await overSocket(store, alarm);
+    if (steady) failures = 0; // one that breaks at once counts as a failure, or a service that closes every one would get no rest
+    if (steady && code === TOO_SLOW) continue; // we were behind, which a snapshot mends and no wait
     if (blocked < BLOCKED_AFTER) store.setConnection(failures >= OFFLINE_AFTER ? "offline" : "reconnecting");
     let status = await statusNow();
     blocked = !heard && status === 200 ? blocked + 1 : 0;
@@ -43,17 +44,18 @@ export async function connect(store, leave) {
   }
 }
 
-/** One websocket, to its end: whether it ever said anything, and the code that it was closed with. */
+/** One websocket, to its end: whether it ever said anything, whether it stood for a while, and the code that it was closed with. */
 function overSocket(store, alarm) {
   return new Promise((resolve) => {
     const socket = new WebSocket(address(store.state.cursor));
     let heard = false;
     let last = clock();
+    let openedAt = Infinity;
     const end = (code) => {
       ears.abort();
       unwatch();
       socket.close();
-      resolve({ heard, code });
+      resolve({ heard, steady: heard && performance.now() - openedAt > STEADY_MS, code });
     };
     const ears = new AbortController();
     const listen = (event, act) => socket.addEventListener(event, act, { signal: ears.signal });
@@ -66,6 +68,7 @@ function overSocket(store, alarm) {
     });
     listen("open", () => {
       last = clock();
+      openedAt = performance.now();
       store.setTransport("websocket");
       store.setConnection("live");
     });

@@ -10,6 +10,7 @@ import { field, setText } from "./dom.js";
 const SHOWN = 5;
 const SHOWN_ON_PHONES = 2;
 const SHOWN_MS = { success: 3000, info: 3000, warning: 5000, error: 8000 };
+const NAMED = 8;
 const TOGETHER_MS = 1000;
 const LEAVING_MS = 160;
 const SAID_MS = 10_000;
@@ -96,7 +97,7 @@ export function createToasts() {
     if (!toast || toast.left) return false;
     toast.names.push(name);
     toast.kind = kind;
-    toast.sentence = `${toast.names.length} dumps ${event}: ${toast.names.map(isolated).join(", ")}`;
+    toast.sentence = together(toast.names, event, kind);
     if (toast.element) setText(field(toast.element, "sentence"), toast.sentence);
     if (toast.element) wait(toast);
     return true;
@@ -122,6 +123,13 @@ export function createToasts() {
 /** A name within a sentence, whatever its letters do to the direction of those around it. */
 export function isolated(name) {
   return `\u2068${name}\u2069`;
+}
+
+function together(names, event, kind) {
+  const named = names.slice(0, NAMED).map(isolated).join(", ");
+  const rest = names.length > NAMED ? ` and ${names.length - NAMED} more` : "";
+  const why = kind === "error" ? " Why, and what to do, stands with each of them under Running dumps." : "";
+  return `${names.length} dumps ${event}: ${named}${rest}.${why}`;
 }
 
 function draw({ kind, sentence }, close) {
