@@ -11,6 +11,7 @@ from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, 
 from app.application import make_login_url
 from app.config import Settings
 from demo import Guest
+from tests.browser import axe
 from tests.faults.processes import Process
 from tests.faults.scene import capture_process
 from tests.service import Service
@@ -80,6 +81,10 @@ class Visitor:
         troubles = [text for text in self.troubles if not any(piece in text for piece in self._expected)]
         troubles += await self.page.evaluate("window.violations ?? []")
         assert not troubles, troubles
+
+    async def axe(self) -> list[str]:
+        """What shuts people out of the page as it is now; nothing, one hopes."""
+        return await axe.violations(self.page)
 
     async def width_of_overflow(self) -> int:
         """By how many pixels the page would scroll sideways."""
