@@ -178,6 +178,12 @@ async def test_a_login_leads_to_a_page_of_the_service_and_nowhere_else(
         assert (answer.status, answer.headers["Location"]) == (303, given)
 
 
+async def test_the_whole_link_does_what_its_code_does(service: Service, nobody: aiohttp.ClientSession) -> None:
+    link = f"  https://dumps.example.org/login?code={fresh_code(service)}\n"
+    async with await redeem(nobody, service, link, next="/logout") as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/logout")
+
+
 async def test_somebody_who_is_sent_to_the_login_comes_back(nobody: aiohttp.ClientSession) -> None:
     async with nobody.get("/logout", allow_redirects=False) as answer:
         assert answer.headers["Location"] == "/login?next=%2Flogout"
