@@ -122,8 +122,9 @@ def record(number: int, **changes: Any) -> Record:
     usual: dict[str, Any] = {
         "dump_id": f"0199aaaa-0000-7000-8000-{seconds % 10**6:06d}{number:06d}", "timestamp": ago(3), "dom": of.name,
         "vmid": of.vmid, "uuid": of.uuid, "hypervisor": "kvm-07", "uri": "qemu:///system", "mode": "live",
-        "format": "elf", "captured_at": ago(1), "guest_pause_ms": 14.2, "guest_pauses_ms": (14.2,), "duration_sec": 2.31, "raw_size_bytes": of.memory_bytes,
-        "sha256": f"{number:02x}" * 32, "gzip_size_bytes": of.memory_bytes // 4, "stored_sha256": f"{number + 99:02x}" * 32,
+        "format": "elf", "captured_at": ago(1), "guest_pause_ms": 14.2, "guest_pauses_ms": (14.2,), "duration_sec": 2.31,
+        "raw_size_bytes": of.memory_bytes, "sha256": f"{number:02x}" * 32, "gzip_size_bytes": of.memory_bytes // 4,
+        "stored_sha256": f"{number + 99:02x}" * 32,
         "compression": model.Compression(algorithm="gzip", level=1, block_bytes=MIB), "ctime": seconds, "mtime": seconds,
         "atime": seconds, "dump_path": f"/var/dumps/{of.vmid}_{seconds}.mem.gz", "operator": "admin", "reason": None, "case": None,
         "versions": model.Versions(memory_dumps="0.1.0", libvirt="9.0.0", qemu="7.2.22"), "warnings": (),

@@ -124,7 +124,7 @@ class Visitor:
 
     @property
     def records(self) -> Locator:
-        return self.page.locator("#records-table tbody[data-dump-id]")
+        return self.page.locator("#records-table [data-dump-id]")
 
     @property
     def activity(self) -> Locator:
