@@ -95,7 +95,7 @@ function twoDigits(number) {
 }
 
 /** `toFixed`, but an exact tie goes to the even digit as in Python. A tie is an odd multiple of a power of two, which floats hold exactly. */
-function fixed(value, places) {
+export function fixed(value, places) {
   const tie = Math.abs((value * 2 ** (places + 1)) % 2) === 1;
   if (!tie) return value.toFixed(places);
   const below = Math.floor(value * 10 ** places);
