@@ -183,9 +183,14 @@ async def test_toasts_are_said_stacked_held_and_closed(framed: Service, window: 
 
     await page.evaluate(FLOOD, ["success", 1, None])
     await expect(toasts).to_have_count(1)
-    await toasts.get_by_role("button", name="Close this message").click()
+    await page.locator("#signs").focus()
+    await toasts.get_by_role("button", name="Close this message").focus()
+    await page.clock.run_for(9_000)
+    await expect(toasts).to_have_count(1)
+    await page.keyboard.press("Enter")
     await page.clock.run_for(500)
     await expect(toasts).to_have_count(0)
+    await expect(page.locator("#signs")).to_be_focused()
 
     await page.evaluate(FLOOD, ["error", 3, "failed"])
     await expect(toasts).to_have_count(1)

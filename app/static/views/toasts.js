@@ -9,6 +9,7 @@ import { field, setText } from "./dom.js";
 
 const SHOWN = 5;
 const SHOWN_ON_PHONES = 2;
+const MOST_WAITING = 50;
 const SHOWN_MS = { success: 3000, info: 3000, warning: 5000, error: 8000 };
 const NAMED = 8;
 const TOGETHER_MS = 1000;
@@ -17,107 +18,119 @@ const SAID_MS = 10_000;
 
 /** `notify`, which puts a sentence before the person's eyes and ears. */
 export function createToasts() {
-  const messages = document.getElementById("messages");
-  const list = document.getElementById("toasts");
-  const narrow = window.matchMedia("(max-width: 47.99rem)");
-  const waiting = []; // beyond those that are shown
+  const toasts = new Toasts();
   const merging = new Map(); // event → the toast that takes up more of them
-  const more = document.createElement("li");
-  more.className = "toast-more";
-  let held = false;
 
-  /** Above a modal dialog nothing can be seen or heard but what is within it. */
-  const bringToFront = () => {
-    const host = [...document.querySelectorAll("dialog:modal")].at(-1) ?? document.body;
-    if (messages.parentElement !== host) host.append(messages);
-    if (list.matches(":popover-open")) list.hidePopover();
-    if (list.children.length > 0) list.showPopover();
+  return function notify(kind, sentence, { event = null, name = "" } = {}) {
+    const other = merging.get(event);
+    if (other && !other.left) {
+      other.names.push(name);
+      toasts.change(other, kind, together(other.names, event, kind));
+      return;
+    }
+    const toast = { kind, sentence, names: [name], element: null, timer: null, left: false };
+    say(sentence);
+    toasts.add(toast);
+    if (!event) return;
+    merging.set(event, toast);
+    setTimeout(() => {
+      merging.delete(event);
+      if (toast.names.length > 1) say(toast.sentence);
+    }, TOGETHER_MS);
   };
+}
 
-  const say = (sentence) => {
-    const said = document.createElement("p");
-    requestAnimationFrame(() => {
-      said.textContent = sentence;
-      document.getElementById("announcements").append(said);
+/** The stack of them. Those that are more than one can take in at once wait until others have gone. */
+class Toasts {
+  #messages = document.getElementById("messages");
+  #list = document.getElementById("toasts");
+  #narrow = window.matchMedia("(max-width: 47.99rem)");
+  #shown = new Map(); // element → toast
+  #waiting = [];
+  #more = Object.assign(document.createElement("li"), { className: "toast-more" });
+  #held = false; // while one reads, none leaves
+  #cameFrom = null; // where the keyboard was before it came here
+
+  constructor() {
+    const list = this.#list;
+    list.addEventListener("mouseenter", () => this.#hold());
+    list.addEventListener("mouseleave", () => this.#release());
+    list.addEventListener("focusin", ({ relatedTarget }) => {
+      if (!list.contains(relatedTarget)) this.#cameFrom = relatedTarget;
+      this.#hold();
     });
-    setTimeout(() => said.remove(), SAID_MS);
-  };
+    list.addEventListener("focusout", () => requestAnimationFrame(() => this.#release()));
+    document.addEventListener("close", () => this.#bringToFront(), true); // of a dialog, which would take them with it
+  }
 
-  const countMore = () => {
-    setText(more, waiting.length > 0 ? `and ${waiting.length} more` : "");
-    if (waiting.length > 0) list.append(more);
-    else more.remove();
-  };
+  add(toast) {
+    if (this.#shown.size === 0) this.#held = false;
+    if (this.#shown.size < (this.#narrow.matches ? SHOWN_ON_PHONES : SHOWN)) this.#show(toast);
+    else this.#waiting.push(toast);
+    if (this.#waiting.length > MOST_WAITING) this.#waiting.shift(); // it stands in the activity, too
+    this.#countMore();
+    this.#bringToFront();
+  }
 
-  const leave = (toast) => {
+  change(toast, kind, sentence) {
+    Object.assign(toast, { kind, sentence });
+    if (!toast.element) return;
+    setText(field(toast.element, "sentence"), sentence);
+    this.#leaveInTime(toast);
+  }
+
+  #show(toast) {
+    toast.element = draw(toast, () => this.#leave(toast));
+    this.#shown.set(toast.element, toast);
+    this.#list.prepend(toast.element);
+    this.#leaveInTime(toast);
+  }
+
+  #leaveInTime(toast) {
+    clearTimeout(toast.timer);
+    if (!this.#held && !toast.left) toast.timer = setTimeout(() => this.#leave(toast), SHOWN_MS[toast.kind]);
+  }
+
+  #leave(toast) {
     clearTimeout(toast.timer);
     if (toast.left) return;
     toast.left = true;
     toast.element.dataset.leaving = "";
-    setTimeout(() => {
-      toast.element.remove();
-      if (waiting.length > 0) show(waiting.shift());
-      countMore();
-      if (list.children.length === 0 && list.matches(":popover-open")) list.hidePopover();
-    }, LEAVING_MS);
-  };
+    setTimeout(() => this.#remove(toast), LEAVING_MS);
+  }
 
-  const wait = (toast) => {
-    clearTimeout(toast.timer);
-    if (!held && !toast.left) toast.timer = setTimeout(() => leave(toast), SHOWN_MS[toast.kind]);
-  };
+  #remove({ element }) {
+    const focused = element.contains(document.activeElement);
+    element.remove();
+    this.#shown.delete(element);
+    if (focused) (this.#list.querySelector("button") ?? this.#cameFrom)?.focus({ preventScroll: true });
+    if (this.#waiting.length > 0) this.#show(this.#waiting.shift());
+    this.#countMore();
+    if (this.#shown.size === 0 && this.#list.matches(":popover-open")) this.#list.hidePopover();
+  }
 
-  const show = (toast) => {
-    toast.element = draw(toast, () => leave(toast));
-    toasts.set(toast.element, toast);
-    list.prepend(toast.element);
-    wait(toast);
-  };
+  #hold() {
+    this.#held = true;
+    for (const toast of this.#shown.values()) clearTimeout(toast.timer);
+  }
 
-  const toasts = new WeakMap();
-  const onAll = (act) => {
-    for (const element of list.children) if (toasts.has(element)) act(toasts.get(element));
-  };
-  const hold = () => {
-    held = true;
-    onAll((toast) => clearTimeout(toast.timer));
-  };
-  const release = () => {
-    held = list.matches(":hover") || list.contains(document.activeElement);
-    onAll(wait);
-  };
-  list.addEventListener("mouseenter", hold);
-  list.addEventListener("focusin", hold);
-  list.addEventListener("mouseleave", release);
-  list.addEventListener("focusout", () => requestAnimationFrame(release));
-  document.addEventListener("close", bringToFront, true); // of a dialog: it would take the toasts with it
+  #release() {
+    this.#held = this.#list.matches(":hover") || this.#list.contains(document.activeElement);
+    for (const toast of this.#shown.values()) this.#leaveInTime(toast);
+  }
 
-  const merged = (event, name, kind) => {
-    const toast = merging.get(event);
-    if (!toast || toast.left) return false;
-    toast.names.push(name);
-    toast.kind = kind;
-    toast.sentence = together(toast.names, event, kind);
-    if (toast.element) setText(field(toast.element, "sentence"), toast.sentence);
-    if (toast.element) wait(toast);
-    return true;
-  };
+  #countMore() {
+    setText(this.#more, `and ${this.#waiting.length} more`);
+    if (this.#waiting.length > 0) this.#list.append(this.#more);
+    else this.#more.remove();
+  }
 
-  return function notify(kind, sentence, { event = null, name = "" } = {}) {
-    say(sentence);
-    if (event && merged(event, name, kind)) return;
-    const toast = { kind, sentence, names: [name], element: null, timer: null, left: false };
-    if (event) {
-      merging.set(event, toast);
-      setTimeout(() => merging.get(event) === toast && merging.delete(event), TOGETHER_MS);
-    }
-    held = list.children.length > 0 && held;
-    const most = narrow.matches ? SHOWN_ON_PHONES : SHOWN;
-    if (list.querySelectorAll(".toast").length < most) show(toast);
-    else waiting.push(toast);
-    countMore();
-    bringToFront();
-  };
+  /** Above a modal dialog nothing can be seen, heard or closed but what is within it. */
+  #bringToFront() {
+    const host = [...document.querySelectorAll("dialog:modal")].at(-1) ?? document.body;
+    if (this.#messages.parentElement !== host) host.append(this.#messages);
+    if (this.#shown.size > 0 && !this.#list.matches(":popover-open")) this.#list.showPopover();
+  }
 }
 
 /** A name within a sentence, whatever its letters do to the direction of those around it. */
@@ -130,6 +143,15 @@ function together(names, event, kind) {
   const rest = names.length > NAMED ? ` and ${names.length - NAMED} more` : "";
   const why = kind === "error" ? " Why, and what to do, stands with each of them under Running dumps." : "";
   return `${names.length} dumps ${event}: ${named}${rest}.${why}`;
+}
+
+function say(sentence) {
+  const said = document.createElement("p");
+  requestAnimationFrame(() => {
+    said.textContent = sentence;
+    document.getElementById("announcements").append(said);
+  });
+  setTimeout(() => said.remove(), SAID_MS);
 }
 
 function draw({ kind, sentence }, close) {
