@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import expect
 
+from app.model import Link, Room
+from app.web.messages import Hypervisor
 from tests.browser.conftest import ALPHA, BETA, GONE, OpenWindow
+from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, vm
 from tests.browser.visitor import HOME, Visitor, field
 from tests.faults.scene import memdump
 from tests.nodes import node
@@ -210,6 +213,32 @@ async def test_a_toast_is_seen_and_closed_above_an_open_question(framed: Service
     await page.keyboard.press("Escape")
     await expect(page.locator("#asks")).not_to_be_visible()
     await expect(toast).to_be_visible()
+
+
+async def test_what_is_wrong_is_said_at_the_foot_of_the_window_and_moves_nothing(framed: Service, window: OpenWindow) -> None:
+    visitor = await window(framed)
+    page, feed, stats = visitor.page, Feed(), visitor.page.locator("#stats")
+    await feed.take(page)
+    await page.reload()
+    await feed.opened()
+    await visitor.live()
+    before = await stats.bounding_box()
+    feed.say("room", Room(dump_dir="/var/dumps", free_bytes=3 * GIB, total_bytes=400 * GIB, message=None))
+    notices = page.locator("#notices")
+    await expect(notices).to_contain_text("Less than a tenth of the room in /var/dumps is left: 3 GiB.")
+    await expect(page.locator("#room")).to_have_attribute("data-room", "low")
+    feed.say("room", Room(dump_dir="/var/dumps", free_bytes=None, total_bytes=None, message="/var/dumps is gone. Mount it."))
+    await expect(field(stats, "free")).to_have_text("not known")
+    await expect(notices).to_contain_text("/var/dumps is gone. Mount it.")
+    away = Hypervisor(name="kvm-07", uri="qemu:///system", state=Link.UNREACHABLE, since=ago(5), message="Start libvirtd.")
+    feed.say("hypervisor", away)
+    await expect(page.locator("#hypervisor")).to_have_text("libvirt kvm-07 unreachable")
+    await expect(notices).to_contain_text("Start libvirtd.")
+    feed.say("vms", [vm(1, name=STRANGE_NAMES[0], alarm="stands still and could not be resumed. Resume it.")])
+    await expect(notices.get_by_role("alert")).to_contain_text(f"{STRANGE_NAMES[0]} stands still")
+    await expect(notices).to_be_in_viewport(ratio=1)
+    await page.evaluate("scrollTo(0, 0)")
+    assert await stats.bounding_box() == before
 
 
 async def test_the_page_says_so_when_its_scripts_are_stopped_on_their_way(framed: Service, window: OpenWindow) -> None:
