@@ -42,7 +42,7 @@ async def _all(service: Service, pieces: Sequence[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     async with _browser() as browser:
         await _take(browser, service, {"empty": idle}, pieces)
-        fill(service)
+        await fill(service)
         await _take(browser, service, STATES, pieces)
         await _without_scripts(browser, service, pieces)
 
@@ -67,11 +67,12 @@ def _names(state: str, pieces: Sequence[str]) -> list[tuple[int, Scheme]]:
 
 
 async def _shoot(on: Watched, name: str, width: int, scheme: Scheme) -> None:
-    """What one sees without scrolling, and below it the rest."""
+    """The whole page; what lies over it covers what one sees of it without scrolling."""
     await on.visitor.page.set_viewport_size({"width": width, "height": 900 if width > 500 else 780})
     await on.visitor.page.emulate_media(color_scheme=scheme)
     await on.settled()
-    await on.visitor.page.screenshot(path=FOLDER / f"{name}.png", full_page=True, animations="disabled")
+    whole = not await on.visitor.page.locator("dialog:modal").count()
+    await on.visitor.page.screenshot(path=FOLDER / f"{name}.png", full_page=whole, animations="disabled")
     print(name, flush=True)
 
 
@@ -88,7 +89,7 @@ async def _without_scripts(browser: Browser, service: Service, pieces: Sequence[
 
 async def _readme(service: Service) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    fill(service)
+    await fill(service)
     async with _browser() as browser, _window(browser, service) as on:
         for name, bring, scheme in (("dashboard", running, SCHEMES[0]), ("details", details, SCHEMES[1])):
             await on.visitor.page.emulate_media(color_scheme=scheme)

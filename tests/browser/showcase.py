@@ -41,23 +41,23 @@ def showcase(folder: Path, *, records: int = RECORDS) -> Iterator[Service]:
     uri = node(folder / "node.xml", VMS)
     with running_service(folder, LIBVIRT_URI=uri, MEMDUMP_NAV=_SISTERS, MEMDUMP_COMPRESSION="none") as started:
         if records:
-            fill(started, records)
+            asyncio.run(fill(started, records))
         yield started
 
 
-def fill(service: Service, records: int = RECORDS) -> None:
+async def fill(service: Service, records: int = RECORDS) -> None:
     """Give it records, as a command line beside it would; it tells them within a second."""
     settings = Settings.from_environment(service.environment)
     now = datetime.now(UTC)
     with contextlib.closing(State.open(settings.state_file, *SCHEMAS)) as state:
-        asyncio.run(RecordIndex(state).add_many(manifest(number, now, records) for number in range(records)))
+        await RecordIndex(state).add_many(manifest(number, now, records) for number in range(records))
 
 
 def manifest(number: int, now: datetime, of: int = RECORDS) -> Manifest:
     """The ``number``th of ``of``, the newest first: one of every way, and here and there a warning."""
     which = number * 7 % 8
     vm = VMS[which]
-    at = now - timedelta(days=_DAYS) * number / max(of, 1) - timedelta(minutes=4)
+    at = now - timedelta(days=_DAYS) * (number + number * 7919 % 101 / 9) / of - timedelta(minutes=4)  # some days have more
     paused = number % 9 == 4
     pause_ms = 900.0 + number % 70 * 31 if paused else 7.0 + number * 31 % 190 / 10
     seconds = int(at.timestamp())

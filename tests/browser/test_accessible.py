@@ -59,7 +59,7 @@ async def test_axe_finds_nothing_while_there_is_nothing(on: Watched) -> None:
 @pytest.mark.parametrize("state", STATES)
 async def test_axe_finds_nothing_in_any_state(shown: Service, on: Watched, state: str) -> None:
     if state == next(iter(STATES)):
-        fill(shown)
+        await fill(shown)
         await expect(on.visitor.page.locator('#stats [data-field="dumps"]')).to_have_text(f"{RECORDS}")
     await STATES[state](on)
     await assert_shuts_nobody_out(on)
