@@ -98,7 +98,9 @@ async def test_view_shows_the_whole_manifest_under_its_own_address(shelf: Servic
     await visitor.live()
 
 
-async def test_what_is_copied_is_in_the_clipboard_and_the_check_command_says_ok(shelf: Service, window: OpenWindow) -> None:
+async def test_what_is_copied_is_in_the_clipboard_the_check_command_says_ok_and_paper_has_the_dialog_alone(
+    shelf: Service, window: OpenWindow
+) -> None:
     manifest = manifest_of(shelf)
     visitor = await window(shelf)
     await visitor.live()
@@ -117,6 +119,12 @@ async def test_what_is_copied_is_in_the_clipboard_and_the_check_command_says_ok(
     await opened.get_by_role("button", name="Copy the SHA-256 of the image").click()
     await expect(opened.get_by_text("does not allow copying here").first).to_be_visible()
     assert await visitor.page.evaluate("String(getSelection())") == manifest["sha256"]
+
+    await visitor.page.emulate_media(color_scheme="dark")
+    await visitor.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    await assert_fit_for_paper(visitor, manifest)
+    await expect(visitor.page.locator("main")).to_be_hidden()
+    assert await opened.locator(".details-body").evaluate("(body) => body.scrollHeight === body.clientHeight"), "nothing is cut off"
 
 
 async def test_a_manifest_that_does_not_come_is_an_error_in_the_dialog_and_a_way_on(shelf: Service, window: OpenWindow) -> None:
@@ -154,19 +162,6 @@ async def test_the_page_of_one_dump_is_read_and_printed_without_javascript(
     await assert_fit_for_paper(visitor, manifest)
     await visitor.go(f"{HOME}/nothing")
     await expect(visitor.page.get_by_role("main")).to_contain_text("There is no record of a dump 'nothing'")
-
-
-async def test_the_open_dialog_is_printed_without_the_list_behind_it(shelf: Service, window: OpenWindow) -> None:
-    visitor = await window(shelf)
-    await visitor.live()
-    await visitor.page.locator("#theme").select_option("dark")
-    await view(visitor).click()
-    await expect(text(dialog(visitor), "sha256")).to_be_visible()
-    await visitor.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    await assert_fit_for_paper(visitor, manifest_of(shelf))
-    await expect(visitor.page.locator("#records-table")).to_be_hidden()
-    body = dialog(visitor).locator(".details-body")
-    assert await body.evaluate("(body) => body.scrollHeight === body.clientHeight"), "nothing is cut off"
 
 
 async def assert_fit_for_paper(visitor: Visitor, manifest: dict[str, object]) -> None:

@@ -38,7 +38,7 @@ export function doorsView(store, notify, leave) {
     const url = new URL(link.href);
     if (url.origin !== location.origin || !DETAILS.test(url.pathname)) return;
     event.preventDefault();
-    history.pushState({ details: true }, "", url.pathname + location.search);
+    history.pushState({ details: true }, "", url.pathname + (url.search || location.search));
     followAddress();
   });
   addEventListener("popstate", followAddress);
