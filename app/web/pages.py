@@ -12,12 +12,13 @@ from app.access import SESSION_SEC
 from app.web import keys
 from app.web.errors import ProblemError
 from app.web.guard import FORM_TYPES, SESSION_COOKIE
+from app.web.listing import LIMITS, listing_of
 from app.web.requests import Query
 from app.web.templates import render_page
 
 HOME = "/memory-dumps"
 
-_OWN_PATH = re.compile(r"/(?!/)[A-Za-z0-9/_.-]{0,200}")
+_OWN_PATH = re.compile(r"/(?!/)[A-Za-z0-9/_.-]{0,200}(?:\?[A-Za-z0-9/_.~!$&'()*+,;=:@?%-]{0,2000})?")
 _FOREVER = "public, max-age=31536000, immutable"
 _CODE_REFUSED = (
     "This login link has been used already, or is older than ten minutes. "
@@ -38,10 +39,13 @@ async def home(_request: web.Request) -> web.StreamResponse:
 
 
 async def memory_dumps(request: web.Request) -> web.StreamResponse:
-    """``GET /memory-dumps``: the same snapshot that the live feed begins with, rendered."""
+    """``GET /memory-dumps``: the same snapshot that the live feed begins with, rendered, and the records that are asked for."""
     view = request.app[keys.VIEW].snapshot()
+    listing = await listing_of(request.query, request.app[keys.INDEX], view)
     context: dict[str, Any] = {
         "page": "memory-dumps",
+        "listing": listing,
+        "limits": LIMITS,
         "snapshot": view.message,
         "snapshot_json": view.encoded.replace("<", "\\u003c"),
     }
@@ -116,7 +120,7 @@ def _code_of(text: str) -> str:
 
 
 def _own_path(target: object) -> str:
-    """``target`` if it is a path of this service, else the first page: a login must not send people elsewhere."""
+    """``target`` if it is an address of this service, else the first page: a login must not send people elsewhere."""
     return target if isinstance(target, str) and target != "/" and _OWN_PATH.fullmatch(target) else HOME
 
 
