@@ -123,11 +123,11 @@ async def test_the_hash_is_copied_whole_and_a_refusal_shows_it(visitor: Visitor)
     assert len(whole) == 64
     await expect(hash_).to_have_text(whole[:12])
     await visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    await row.get_by_role("button", name="Copy the SHA-256").click()
+    await row.get_by_role("button", name="Copy hash").click()
     await expect(page.locator("#announcements")).to_contain_text("is in the clipboard")
     assert await page.evaluate("navigator.clipboard.readText()") == whole
     await page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')); }")
-    await row.get_by_role("button", name="Copy the SHA-256").click()
+    await row.get_by_role("button", name="Copy hash").click()
     await expect(hash_).to_have_text(whole)
     assert await page.evaluate("getSelection().toString()") == whole
 

@@ -146,7 +146,7 @@ function fill(row, record, view) {
   setAttribute(field(row, "view"), "href", format(view, `/memory-dumps/${record.dump_id}`));
   setAttribute(field(row, "view"), "aria-label", `View the dump of ${record.dom}`);
   const copy = row.querySelector('[data-action="copy"]');
-  setAttribute(copy, "aria-label", `Copy the SHA-256 of the dump of ${record.dom}`);
+  setAttribute(copy, "aria-label", `Copy hash of the dump of ${record.dom}`);
   setHidden(copy, !record.sha256);
   const { warnings } = record;
   setText(field(row, "warnings"), `${warnings.length} warning${warnings.length === 1 ? "" : "s"}`);
