@@ -63,6 +63,7 @@ function options(figure, days, measure, write) {
     axes: [
       {
         ...axis,
+        size: 28,
         grid: { show: false },
         incrs: DAYS,
         space: year ? 50 : 80,

@@ -5,11 +5,11 @@ import { setText } from "./dom.js";
 const COPIED_MS = 2000;
 
 /**
- * Copy the text of `element`, or `text` where it shows that in short, and let `button`, whose label is "Copy the …", say so.
+ * Copy the text of `element`, or `text` where it shows that in short, and let `button`, whose label is "Copy …", say so.
  * Refused, the text is selected, so that it can be copied by hand.
  */
 export async function copyFrom(element, button, notify, text = element.textContent) {
-  const what = button.ariaLabel.replace(/^Copy t/, "T");
+  const what = button.ariaLabel.replace(/^Copy (.)/, (_, first) => first.toUpperCase());
   const copied = await copy(text);
   if (copied) {
     notify("success", `${what} is in the clipboard.`);
