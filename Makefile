@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-deep check lint bench
+.PHONY: help run demo setup test test-deep check lint bench screenshots
 
 export PYTHON
 # Without cached byte code a capture process takes twice as long to start.
@@ -43,3 +43,7 @@ lint:
 bench: ## the benchmarks; writes docs/benchmarks.md
 	@setup/setup.sh dev
 	$(BIN)/python -m benchmarks
+
+screenshots: ## pictures of every state of the page, to look at; into var/screenshots
+	@setup/setup.sh dev
+	$(BIN)/python -m tests.screenshots

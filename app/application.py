@@ -22,6 +22,7 @@ from app.hypervisor import Hypervisor
 from app.jobs.alarms import SCHEMA as ALARMS_SCHEMA
 from app.jobs.alarms import Alarms
 from app.jobs.arrivals import Arrivals
+from app.jobs.dumproom import DumpRoom
 from app.jobs.inventory import Inventory
 from app.jobs.journal import SCHEMA as JOURNAL_SCHEMA
 from app.jobs.journal import Journal, activity_now
@@ -39,7 +40,7 @@ from app.records.search import Filters
 from app.records.shared import SharedHistory, history_at
 from app.state import State, StateLock, lock_state
 from app.waiting import happens
-from app.web import address, bodies, envelope, errors, guard, keys, live, requests, routes, templates
+from app.web import address, bodies, envelope, errors, guard, keys, live, longrequest, requests, routes, templates
 from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
@@ -128,6 +129,7 @@ def create_app(foundation: Foundation) -> web.Application:
     app[keys.ASSETS] = assets
     templates.set_up(app, assets, foundation.settings)
     live.set_up(app)
+    longrequest.set_up(app)
     routes.add_to(app)
     app.on_response_prepare.append(envelope.add_headers)
     parts = _Parts(foundation)
@@ -144,6 +146,7 @@ class _Parts:
         self.state = foundation.state
         self.changes = Changes()
         self.view = View(self.changes)
+        self.room = DumpRoom(self.settings.dump_dir, self.changes)
         self.index = RecordIndex(foundation.state)
         self.journal = Journal(foundation.state, lambda line: self.changes.publish("activity", line))
         self.alarms = Alarms(foundation.state, self.journal, self._alarms_changed)
@@ -179,12 +182,14 @@ class _Parts:
         for store in (self.inventory, self.alarms, self.recorder, self.pool):
             await store.open()
         await self._begin_view()
+        await self.room.look()
         self.changes.publish("hypervisor", self.hypervisor.status)
         if self.history is not None:
             await self.history.open()
         self.changes.publish("history", self.history_status())
         moving = [
             self._go(self.recorder.watch()),
+            self._go(self.room.watch()),
             self._go(self.hypervisor.follow(self._connected)),
             self._go(keep_all_promises(self.settings, self._watch())),
             self._go(Arrivals(self.settings.dump_dir, names, self.recorder, self.journal).watch()),

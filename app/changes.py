@@ -23,8 +23,8 @@ from app.model import Phase, Progress
 HELD = 1000
 """Changes that are kept for those who come back, and how far behind a subscriber may fall."""
 
-Topic = Literal["vms", "hypervisor", "history", "job", "record", "stats", "activity"]
-TOPICS: tuple[Topic, ...] = ("vms", "hypervisor", "history", "job", "record", "stats", "activity")
+Topic = Literal["vms", "hypervisor", "history", "room", "job", "record", "stats", "activity"]
+TOPICS: tuple[Topic, ...] = ("vms", "hypervisor", "history", "room", "job", "record", "stats", "activity")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +43,14 @@ class Advance:
     job_id: str
     phase: Phase
     progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far somebody has heard: the numbers of the last change and of the last progress."""
+
+    change: int
+    advance: int
 
 
 class SubscriberLost(MemoryDumpsError):
@@ -88,22 +96,34 @@ class Changes:
         """The job has no progress any more."""
         self._advances.pop(job_id, None)
 
+    @property
+    def place(self) -> Place:
+        """Behind everything that has happened."""
+        return Place(self.newest, self._advance_number)
+
     def cursor(self, number: int) -> str:
-        """What a subscriber may come back with, having seen everything up to ``number``."""
+        """What a subscriber may come back with, having seen every change up to ``number``."""
         return f"{self._run}.{number}"
 
-    def number_of(self, cursor: str) -> int | None:
+    def cursor_at(self, place: Place) -> str:
+        """The same for one that has heard progress, too, and wants only what is newer."""
+        return f"{self.cursor(place.change)}.{place.advance}"
+
+    def place_of(self, cursor: str) -> Place | None:
         """The place that ``cursor`` names; None if it is of another run, or what follows is not held any more."""
-        run, _, text = cursor.partition(".")
-        if run != self._run or not text.isdecimal() or not text.isascii() or len(text) > 15:
+        run, _, numbers = cursor.partition(".")
+        change, dot, advance = numbers.partition(".")
+        if run != self._run or not _is_number(change) or (dot and not _is_number(advance)):
             return None
-        number = int(text)
-        return number if number <= self.newest and not self._lost(number) else None
+        place = Place(int(change), int(advance) if dot else self._advance_number)
+        if place.change > self.newest or place.advance > self._advance_number or self._lost(place.change):
+            return None
+        return place
 
     @contextmanager
-    def subscribe(self, after: int) -> Iterator[Subscription]:
-        """Everything that comes after the change ``after``."""
-        subscription = Subscription(self, after, self._advance_number)
+    def subscribe(self, after: int, advance: int | None = None) -> Iterator[Subscription]:
+        """Everything that comes after the change ``after``; progress after ``advance``, else what is yet to come."""
+        subscription = Subscription(self, Place(after, self._advance_number if advance is None else advance))
         self._subscriptions.add(subscription)
         try:
             yield subscription
@@ -134,14 +154,19 @@ class Changes:
 class Subscription:
     """A place in the ring. ``lost`` is set when it has fallen out, also while its owner is busy sending."""
 
-    def __init__(self, changes: Changes, after: int, advances_after: int) -> None:
-        self.after = after
+    def __init__(self, changes: Changes, place: Place) -> None:
+        self.after = place.change
         self.news = asyncio.Event()
         self.lost = asyncio.Event()
         self._changes = changes
-        self._advances_after = advances_after
-        if changes.newest > after:
+        self._advances_after = place.advance
+        if changes.place != place:
             self.news.set()
+
+    @property
+    def place(self) -> Place:
+        """Behind what it has told."""
+        return Place(self.after, self._advances_after)
 
     async def next(self) -> tuple[list[Change], list[Advance]]:
         """What came since the last call; waits until there is something. Raises ``SubscriberLost``."""
@@ -151,3 +176,7 @@ class Subscription:
         self._advances_after, advances = self._changes._advances_after(self._advances_after)
         self.after += len(changes)
         return changes, advances
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) <= 15

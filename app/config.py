@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,11 +40,25 @@ KNOWN_NAMES = frozenset(
         "MEMDUMP_SPOOL_MEMORY",
         "MEMDUMP_COMPRESSION",
         "MEMDUMP_AUTH",
+        "MEMDUMP_NAV",
     }
 )
 """Every ``MEMDUMP_*`` name that means something. ``docs/operations.md`` describes each; a test compares."""
 
+_NAV_EXAMPLE = '[{"name": "Backups", "url": "https://backups.example.org"}]'
+_MOST_ENTRIES = 20
+_LONGEST_NAME = 60
+_OWN_PATH = re.compile(r"/(?![/\\])")
+
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class NavEntry:
+    """An entry of the navigation bar that leads to another page or site."""
+
+    name: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +83,7 @@ class Settings:
     spool_memory_bytes: int | None
     compression: Algorithm
     auth: AuthMode
+    nav: tuple[NavEntry, ...]
 
     @property
     def state_file(self) -> Path:
@@ -100,6 +116,7 @@ class Settings:
             spool_memory_bytes=read.size("MEMDUMP_SPOOL_MEMORY"),
             compression=read.choice("MEMDUMP_COMPRESSION", "gzip", ALGORITHMS),
             auth=read.choice("MEMDUMP_AUTH", "token", AUTH_MODES),
+            nav=read.entries("MEMDUMP_NAV"),
         )
         if settings.auth == "none" and not is_loopback(settings.host):
             raise ConfigError(
@@ -179,6 +196,32 @@ class _Reader:
         for url in found:
             _check_url(name, url)
         return found
+
+    def entries(self, name: str) -> tuple[NavEntry, ...]:
+        """A JSON list of names and addresses."""
+        text = self._env.get(name, "").strip()
+        if not text:
+            return ()
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, list):
+            raise ConfigError(f"{name} is not a JSON list such as {_NAV_EXAMPLE}.")
+        if len(found) > _MOST_ENTRIES:
+            raise ConfigError(f"{name} has {len(found)} entries, and may have {_MOST_ENTRIES}.")
+        return tuple(_entry(name, number, entry) for number, entry in enumerate(found, 1))
+
+
+def _entry(name: str, number: int, entry: object) -> NavEntry:
+    if not isinstance(entry, dict) or entry.keys() != {"name", "url"}:
+        raise ConfigError(f"{name}: entry {number} is not a name and a url, such as in {_NAV_EXAMPLE}.")
+    label, url = entry["name"], entry["url"]
+    if not isinstance(label, str) or not label.strip() or not label.isprintable() or len(label) > _LONGEST_NAME:
+        raise ConfigError(f"{name}: the name of entry {number} has to be a text of 1 to {_LONGEST_NAME} characters.")
+    if not isinstance(url, str) or not url.isprintable() or " " in url or (url_fault(url) and not _OWN_PATH.match(url)):
+        raise ConfigError(f"{name}: url={url!r} of entry {number} is neither an http or https URL nor a path that begins with /.")
+    return NavEntry(label.strip(), url)
 
 
 def url_fault(url: str) -> str | None:

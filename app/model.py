@@ -507,6 +507,19 @@ class DayStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What room is left where dumps go. The figures are None where they cannot be had; ``message`` says why, and what to do.
+
+    Room that a dump under way has reserved is not free.
+    """
+
+    dump_dir: str
+    free_bytes: int | None
+    total_bytes: int | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
     """One line of the activity log. ``code`` is an event word or an error code."""
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import dump_time, event_loop, guest_pause, live_pause, live_time, parser, peak_memory, records, records_http
+from benchmarks import dump_time, event_loop, guest_pause, live_pause, live_time, page, parser, peak_memory, records, records_http
 from benchmarks.figures import RUNS, Figure
 from benchmarks.stage import GUEST, GUESTS, Stage, stage
 
@@ -40,7 +40,8 @@ def main(names: Sequence[str]) -> int:
     """Measure the claims whose name contains one of ``names``, or all; only a whole run is written down."""
     figures = [
         *_measure(CLAIMS, names, lambda folder: stage(folder, GUESTS)),
-        *_measure((*records.CLAIMS, *records_http.CLAIMS), names, records_http.desk),
+        *_measure((*records.CLAIMS, *page.OF_MANY, *records_http.CLAIMS), names, records_http.desk),
+        *_measure(page.CLAIMS, names, page.hall),
     ]
     if not names:
         REPORT.write_text(_report(figures))
@@ -80,7 +81,8 @@ Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, on {_machine()}.
 Dumps are measured on a demo guest of 1 GiB, {GUEST.random_mib} MiB of it random and {GUEST.text_mib} MiB text, under
 software emulation, each line beside its baseline in the same run, in turn, {RUNS} times after one that does not count: the
 median, and the least and the most in brackets. Records are a million of 200 VMs over two years, asked of the index alone and of a
-service over HTTP.
+service over HTTP. The page is that of a real service in a real browser, headless Chromium, which draws without a graphics card; its
+events are made up and go the way of real ones.
 
 | | ours | baseline | compared | at most | |
 | --- | --- | --- | --- | --- | --- |

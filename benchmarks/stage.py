@@ -102,6 +102,8 @@ async def _dump(by: Service, names: Sequence[str], algorithm: str, mode: str) ->
         manifests: list[dict[str, Any]] = []
         while jobs:
             change = json.loads(await feed.receive_str(timeout=_JOB_SEC))
+            if change["type"] == "alive":
+                continue
             if change["type"] == "record":
                 manifests.append(change["record"])
             elif change["job"]["phase"] in ("failed", "cancelled", "interrupted"):

@@ -1,7 +1,7 @@
 // What a person can ask the service for. Each request has a key in the store: pending while it runs, an error if refused.
 
-/** The actions over `store`; `announce` says a result aloud, `leave` goes to the login page. */
-export function createActions(store, announce, leave) {
+/** The actions over `store`; `notify` says a result aloud, `leave` goes to the login page. */
+export function createActions(store, notify, leave) {
   const ask = async (key, path, body, accepted) => {
     store.requestStarted(key);
     try {
@@ -12,13 +12,13 @@ export function createActions(store, announce, leave) {
         return;
       }
       store.requestFailed(key, refusal.message);
-      announce(refusal.message);
+      notify("error", refusal.message);
     }
   };
 
   const scheduled = (key) => (answer) => {
     store.requestAccepted(key, answer.jobs.map((job) => job.job_id));
-    announce(answer.message);
+    notify("info", answer.message);
   };
 
   return {

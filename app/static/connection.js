@@ -1,58 +1,121 @@
-// The live feed: opened, kept open, resumed where it broke off.
+// The live feed: opened, kept open, resumed where it broke off; by a websocket or, where none comes through, by long requests.
 
-const FIRST_DELAY_MS = 500;
-const LONGEST_DELAY_MS = 10_000;
+const FIRST_DELAY_MS = 250;
+const LONGEST_DELAY_MS = 4000;
 const OFFLINE_AFTER = 4;
+const BLOCKED_AFTER = 2;
 const TOO_SLOW = 4008;
 const STEADY_MS = 2000;
+const OPENS_WITHIN_MS = 5000;
+const SILENT_MS = 12_000; // the service says something every five seconds
+const SUSPICIOUS_MS = 7000;
+const TICK_MS = 1000;
 
 /** The wait before attempt `attempt` (0 is the first): growing, and never the same for two pages. `random` is in [0, 1). */
 export function delayMs(attempt, random) {
   const longest = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** attempt);
-  return FIRST_DELAY_MS / 2 + random * (longest - FIRST_DELAY_MS / 2);
+  return longest / 2 + (random * longest) / 2;
 }
 
 /** Feed `store` for as long as the page lives. `leave` is called when the service does not know the person any more. */
-export function connect(store, leave) {
+export async function connect(store, leave) {
+  const alarm = wakers();
   let failures = 0;
-  let timer = null;
+  let blocked = 0;
+  for (;;) {
+    const { heard, steady, code } = await overSocket(store, alarm);
+    if (steady) failures = 0; // one that breaks at once counts as a failure, or a service that closes every one would get no rest
+    if (steady && code === TOO_SLOW) continue; // we were behind, which a snapshot mends and no wait
+    if (blocked < BLOCKED_AFTER) store.setConnection(failures >= OFFLINE_AFTER ? "offline" : "reconnecting");
+    let status = await statusNow();
+    blocked = !heard && status === 200 ? blocked + 1 : 0;
+    if (blocked >= BLOCKED_AFTER) {
+      const { follow } = await import("./requests.js");
+      status = await follow(store, alarm); // until it fails, or a websocket is worth another try
+      if (status === 200) continue; // and if that fails, too, we are back here at once
+      blocked = BLOCKED_AFTER - 1;
+      failures = 0;
+    }
+    if (status === 401) return leave();
+    const delay = delayMs(failures, Math.random());
+    failures += 1;
+    store.setConnection(failures >= OFFLINE_AFTER ? "offline" : "reconnecting", performance.now() + delay);
+    await alarm.sleep(delay);
+  }
+}
 
-  const open = () => {
-    timer = null;
-    let openedAt = null;
+/** One websocket, to its end: whether it ever said anything, whether it stood for a while, and the code that it was closed with. */
+function overSocket(store, alarm) {
+  return new Promise((resolve) => {
     const socket = new WebSocket(address(store.state.cursor));
-    socket.addEventListener("message", (event) => store.receive(JSON.parse(event.data)));
-    socket.addEventListener("open", () => {
+    let heard = false;
+    let last = clock();
+    let openedAt = Infinity;
+    const end = (code) => {
+      ears.abort();
+      unwatch();
+      socket.close();
+      resolve({ heard, steady: heard && performance.now() - openedAt > STEADY_MS, code });
+    };
+    const ears = new AbortController();
+    const listen = (event, act) => socket.addEventListener(event, act, { signal: ears.signal });
+    const silence = () => Math.max(...clock().map((now, which) => now - last[which]));
+
+    // A connection that a laptop slept through, or that a proxy forgot, looks open and says nothing.
+    const unwatch = alarm.watch((woken) => {
+      const longest = socket.readyState === WebSocket.CONNECTING ? OPENS_WITHIN_MS : woken ? SUSPICIOUS_MS : SILENT_MS;
+      if (silence() > longest) end(null);
+    });
+    listen("open", () => {
+      last = clock();
       openedAt = performance.now();
+      store.setTransport("websocket");
       store.setConnection("live");
     });
-    socket.addEventListener("close", (event) => closed(event.code, openedAt !== null && performance.now() - openedAt > STEADY_MS));
-  };
-
-  // A connection that broke at once counts as a failure too, or a service that closes every one would be asked without a pause.
-  const closed = async (code, wasSteady) => {
-    if (wasSteady) failures = 0;
-    if (wasSteady && code === TOO_SLOW) {
-      open();
-      return;
-    }
-    failures += 1;
-    store.setConnection(failures >= OFFLINE_AFTER ? "offline" : "reconnecting");
-    timer = setTimeout(open, delayMs(failures - 1, Math.random()));
-    if (await isLoggedOut()) leave();
-  };
-
-  const now = () => {
-    if (timer === null) return;
-    clearTimeout(timer);
-    open();
-  };
-
-  window.addEventListener("online", now);
-  document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible") now();
+    listen("message", (event) => {
+      heard = true;
+      last = clock();
+      store.receive(JSON.parse(event.data));
+    });
+    listen("close", (event) => end(event.code));
   });
-  open();
+}
+
+/** Two clocks: the one does not stand still in a laptop's sleep, the other is not set by anybody. */
+function clock() {
+  return [Date.now(), performance.now()];
+}
+
+/** What ends a wait early, and looks whether a connection still lives: once a second, and whenever the page comes back to life. */
+function wakers() {
+  const watchers = new Set();
+  let wake = () => {};
+  const look = (woken) => {
+    for (const watcher of watchers) watcher(woken);
+  };
+  const woken = () => {
+    if (document.visibilityState !== "visible") return;
+    wake();
+    look(true);
+  };
+  setInterval(() => look(false), TICK_MS);
+  for (const event of ["online", "pageshow", "focus"]) window.addEventListener(event, woken);
+  document.addEventListener("visibilitychange", woken);
+  return {
+    watch(watcher) {
+      watchers.add(watcher);
+      return () => watchers.delete(watcher);
+    },
+    sleep(milliseconds) {
+      return new Promise((resolve) => {
+        const timer = setTimeout(resolve, milliseconds);
+        wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    },
+  };
 }
 
 function address(cursor) {
@@ -62,12 +125,12 @@ function address(cursor) {
   return url;
 }
 
-/** A refused upgrade does not tell its status to a script; an ordinary request does. */
-async function isLoggedOut() {
+/** How an ordinary request fares: its HTTP status, or 0. A refused upgrade does not tell its status to a script. */
+async function statusNow() {
   try {
-    const response = await fetch("/api/memory-dumps/status", { cache: "no-store" });
-    return response.status === 401;
+    const response = await fetch("/api/memory-dumps/status", { cache: "no-store", signal: AbortSignal.timeout(OPENS_WITHIN_MS) });
+    return response.status;
   } catch {
-    return false; // the service is away, which says nothing about the session
+    return 0; // the service is away, which says nothing about the session
   }
 }

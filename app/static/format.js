@@ -34,6 +34,13 @@ export function when(moment) {
   return `${utc.slice(0, 10)} ${utc.slice(11, 19)} UTC`;
 }
 
+/** `just now`, `4 min ago`, `3 h ago`, `12 days ago`; a moment that is still to come is now. */
+export function ago(seconds) {
+  if (seconds < 60) return "just now";
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  return seconds < 172_800 ? `${Math.floor(seconds / 3600)} h ago` : `${Math.floor(seconds / 86_400)} days ago`;
+}
+
 /** The first twelve characters of a hash. */
 export function short(text) {
   return (text ?? "").slice(0, 12);
@@ -88,7 +95,7 @@ function twoDigits(number) {
 }
 
 /** `toFixed`, but an exact tie goes to the even digit as in Python. A tie is an odd multiple of a power of two, which floats hold exactly. */
-function fixed(value, places) {
+export function fixed(value, places) {
   const tie = Math.abs((value * 2 ** (places + 1)) % 2) === 1;
   if (!tie) return value.toFixed(places);
   const below = Math.floor(value * 10 ** places);

@@ -5,18 +5,21 @@ import { connect } from "./connection.js";
 import { createStore } from "./store.js";
 import { activityView } from "./views/activity.js";
 import { alarmsView } from "./views/alarms.js";
-import { announcer } from "./views/announcements.js";
-import { hypervisorView } from "./views/hypervisor.js";
+import { barView } from "./views/bar.js";
+import { doorsView } from "./views/doors.js";
 import { jobsView } from "./views/jobs.js";
 import { recordsView } from "./views/records.js";
 import { statsView } from "./views/stats.js";
+import { createToasts } from "./views/toasts.js";
 import { vmsView } from "./views/vms.js";
 
+const FRESHEN_MS = 15_000; // "4 min ago" grows old by itself
+
 const store = createStore(JSON.parse(document.getElementById("snapshot").textContent));
-const announce = announcer(document.getElementById("announcements"));
-const leave = () => window.location.assign("/login?next=/memory-dumps");
-const actions = createActions(store, announce, leave);
-const views = [alarmsView(), hypervisorView(), statsView(), vmsView(store, actions), jobsView(store, actions, announce), recordsView(announce), activityView()];
+const notify = createToasts();
+const leave = () => window.location.assign(`/login?next=${encodeURIComponent(window.location.pathname + window.location.search)}`);
+const actions = createActions(store, notify, leave);
+const views = [barView(), statsView(), alarmsView(), vmsView(store, actions), jobsView(store, actions, notify), recordsView(store, notify, leave), activityView(), doorsView(store, notify, leave)];
 
 let drawing = false;
 
@@ -25,12 +28,14 @@ function draw() {
   for (const view of views) view(store.state);
 }
 
-store.subscribe(() => {
+function drawSoon() {
   if (drawing) return;
   drawing = true;
   requestAnimationFrame(draw);
-});
+}
 
+store.subscribe(drawSoon);
+setInterval(drawSoon, FRESHEN_MS);
 draw();
 document.documentElement.dataset.ready = "";
 connect(store, leave);

@@ -17,12 +17,16 @@ export function createStore(snapshot) {
     cursor: null,
     hypervisor: null,
     history: null,
+    room: null,
     vms: [],
     jobs: [],
     stats: null,
     records: [],
     activity: [],
     connection: "connecting", // connecting | live | reconnecting | offline
+    transport: "websocket", // websocket | requests
+    retryAt: null, // by performance.now(), while a try to connect is waited for
+    ahead: 0, // milliseconds by which the service's clock is before this browser's
     pending: new Set(), // keys of requests that are under way, such as "dump:<uuid>"
     awaited: new Map(), // job id → key: accepted by the service, not yet seen in the feed
     cancelling: new Set(), // job ids
@@ -34,8 +38,13 @@ export function createStore(snapshot) {
     for (const listener of listeners) listener(state);
   };
 
+  const takeTime = ({ now }) => {
+    if (now) state.ahead = Date.parse(now) - Date.now();
+  };
+
   const takeSnapshot = (message) => {
-    for (const name of ["hypervisor", "history", "vms", "jobs", "stats", "records", "activity"]) state[name] = message[name];
+    takeTime(message);
+    for (const name of ["hypervisor", "history", "room", "vms", "jobs", "stats", "records", "activity"]) state[name] = message[name];
     state.awaited.clear();
     forgetEnded(state);
   };
@@ -52,6 +61,10 @@ export function createStore(snapshot) {
     history: (message) => {
       state.history = message.history;
     },
+    room: (message) => {
+      state.room = message.room;
+    },
+    alive: takeTime,
     stats: (message) => {
       state.stats = message.stats;
     },
@@ -91,10 +104,21 @@ export function createStore(snapshot) {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    setConnection(connection) {
-      if (state.connection === connection) return;
+    /** `retryAt`: when the next try comes. */
+    setConnection(connection, retryAt = null) {
+      if (state.connection === connection && state.retryAt === retryAt) return;
       state.connection = connection;
+      state.retryAt = retryAt;
       changed();
+    },
+    setTransport(transport) {
+      if (state.transport === transport) return;
+      state.transport = transport;
+      changed();
+    },
+    /** Where the feed is, if that is further than its last message says. */
+    setCursor(cursor) {
+      state.cursor = cursor;
     },
     requestStarted(key) {
       state.pending.add(key);
@@ -127,6 +151,11 @@ export function createStore(snapshot) {
       changed();
     },
   };
+}
+
+/** Now by the service's clock, in milliseconds: a browser's may be wrong by days. */
+export function serviceNow(state) {
+  return Date.now() + state.ahead;
 }
 
 /** Whether a request with this key is under way, or accepted and not yet seen in the feed. */

@@ -1,4 +1,8 @@
-"""The static files: read once at the start, served from memory, named by what they contain."""
+"""The static files: read once at the start, served from memory, below one folder that is named by what all of them contain.
+
+Modules import each other by relative names, so every one of them, not only those that a page names, has an address that changes
+with the content, and may be kept for ever.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +34,12 @@ class Asset:
 
 
 class Assets:
-    """All files below a folder, by their relative path with slashes."""
+    """All files below a folder, by their relative path with slashes. ``tag`` changes when any of them does."""
 
     def __init__(self, files: Mapping[str, Asset]) -> None:
         self._files = dict(files)
+        all_of_them = "\n".join(f"{asset.tag} {path}" for path, asset in sorted(self._files.items()))
+        self.tag = _tag(all_of_them.encode())
 
     @classmethod
     def read(cls, folder: Path = STATIC) -> Assets:
@@ -45,11 +51,17 @@ class Assets:
         return self._files.get(path)
 
     def url(self, path: str) -> str:
-        """Where a page finds the file; the address changes with the content. Raises ``KeyError``."""
-        return f"/static/{path}?v={self._files[path].tag}"
+        """Where a page finds the file. Raises ``KeyError``."""
+        if path not in self._files:
+            raise KeyError(path)
+        return f"/static/{self.tag}/{path}"
 
 
 def _read(path: Path) -> Asset:
     body = path.read_bytes()
     content_type = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return Asset(body, content_type, hashlib.sha256(body).hexdigest()[:16])
+    return Asset(body, content_type, _tag(body))
+
+
+def _tag(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -7,7 +7,9 @@ answer is made, and its listening sites always make their own ``RequestHandler``
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Callable, Iterator
 
 import structlog
 from aiohttp import hdrs, web
@@ -25,6 +27,14 @@ _MET = "100-continue"
 class Connection(web.RequestHandler):
     """One connection of a client."""
 
+    tell_gone: Callable[[], None] | None = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client has gone."""
+        super().connection_lost(exc)
+        if self.tell_gone is not None:
+            self.tell_gone()
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
@@ -36,6 +46,24 @@ class Connection(web.RequestHandler):
         answer = _answer(_unreadable(exc) if status < 500 else errors.unexpected(exc))
         answer.force_close()
         return answer
+
+
+@contextlib.contextmanager
+def told_when_gone(request: web.Request, tell: Callable[[], None]) -> Iterator[None]:
+    """Call ``tell`` if the client goes during the block.
+
+    aiohttp lets a handler run on then, which is right for most: its option to cancel them would cut a trigger in two.
+    """
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        raise TypeError(f"{connection} was not made by listen()")
+    if request.transport is None:
+        tell()
+    connection.tell_gone = tell
+    try:
+        yield
+    finally:
+        connection.tell_gone = None
 
 
 def _unreadable(error: BaseException | None) -> ProblemError:

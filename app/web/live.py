@@ -1,42 +1,32 @@
-"""The live feed: a snapshot, then what changes, over a websocket. Who may listen was decided by the gate."""
+"""The live feed over a websocket: a snapshot, then what changes. Who may listen was decided by the gate."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from dataclasses import dataclass, field
-from typing import Annotated
+from datetime import UTC, datetime
 
-import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
-from msgspec import Meta
 
-from app.changes import TOPICS, Change, SubscriberLost, Subscription
-from app.errors import RequestError
-from app.web import keys, requests
+from app.changes import SubscriberLost
+from app.model import rfc3339
+from app.web import requests
 from app.web.answers import encode
 from app.web.errors import ProblemError
-from app.web.messages import ProgressMessage, noun
-from app.web.view import Snapshot
+from app.web.messages import Alive
+from app.web.subscriber import FeedQuery, Subscriber, subscribe
 
 log = structlog.get_logger()
 
 PATH = "/api/memory-dumps/ws"
 TOO_SLOW = 4008
+SILENCE_SEC = 5.0
+"""The longest: a page cannot see websocket's own pings, and would take a dead connection for a quiet one."""
 _HEARTBEAT_SEC = 20.0
 _CLOSE_SEC = 2.0
 _LONGEST_MESSAGE_BYTES = 4096  # a subscriber has nothing to say
-
-
-class FeedQuery(requests.Query, frozen=True, kw_only=True):
-    """What to hear, and from where on."""
-
-    since: Annotated[str, Meta(description="A cursor: what came after it, without a snapshot, while that is still held.")] = ""
-    topics: (
-        Annotated[str, Meta(description=f"Some of {', '.join(TOPICS)}, progress, with commas between. Default: all.")] | None
-    ) = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,51 +53,32 @@ async def _close_all(app: web.Application) -> None:
 async def feed(request: web.Request) -> web.StreamResponse:
     """``GET /api/memory-dumps/ws``: ``since`` resumes after a cursor, ``topics`` narrows."""
     query = requests.query(request.query, FeedQuery)
-    topics = _topics(query.topics)
-    changes = request.app[keys.CHANGES]
+    topics = query.wanted()
     socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SEC, timeout=_CLOSE_SEC, max_msg_size=_LONGEST_MESSAGE_BYTES)
     if not socket.can_prepare(request).ok:
         raise ProblemError("upgrade-required", "This is a websocket: ask for an upgrade.", headers={"Upgrade": "websocket"})
     await socket.prepare(request)
     request.app[_OPEN].open.add(socket)
     try:
-        after, first = changes.number_of(query.since), None
-        if after is None:
-            after, first = changes.newest, _first(request.app[keys.VIEW].snapshot(), topics)
-        with changes.subscribe(after) as subscription:
-            await _serve(request, socket, subscription, topics, first)
+        with subscribe(request.app, query.since, topics) as subscriber:
+            await _serve(request, socket, subscriber)
     finally:
         request.app[_OPEN].open.discard(socket)
     return socket
 
 
-def _topics(text: str | None) -> frozenset[str]:
-    if text is None:
-        return frozenset((*TOPICS, "progress"))
-    known = ", ".join((*TOPICS, "progress"))
-    if not text.strip():
-        raise RequestError(f"topics names none; leave it out for all of them, or name some of {known}.", place="topics")
-    topics = frozenset(part.strip() for part in text.split(","))
-    unknown = sorted(topics - {*TOPICS, "progress"})
-    if unknown:
-        raise RequestError(f"There is no topic {unknown[0]!r}; there are {known}.", place="topics")
-    return topics
-
-
-async def _serve(
-    request: web.Request, socket: web.WebSocketResponse, subscription: Subscription, topics: frozenset[str], first: str | None
-) -> None:
+async def _serve(request: web.Request, socket: web.WebSocketResponse, subscriber: Subscriber) -> None:
     """Send until either side has enough. One that does not keep up is closed, even while a send to it hangs."""
-    sending = asyncio.create_task(_send(request, socket, subscription, topics, first), name="feed sends")
+    sending = asyncio.create_task(_send(socket, subscriber), name="feed sends")
     hearing = asyncio.create_task(_hear(socket), name="feed hears")
-    losing = asyncio.create_task(subscription.lost.wait(), name="feed is lost")
+    losing = asyncio.create_task(subscriber.lost.wait(), name="feed is lost")
     try:
         await asyncio.wait({sending, hearing, losing}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (sending, hearing, losing):
             task.cancel()
         results = await asyncio.gather(sending, hearing, losing, return_exceptions=True)
-    if subscription.lost.is_set() or isinstance(results[0], SubscriberLost):
+    if subscriber.lost.is_set() or isinstance(results[0], SubscriberLost):
         log.warning("subscriber_too_slow", remote=request.remote)
         await _close(request, socket)
     elif isinstance(results[0], Exception) and not isinstance(results[0], ConnectionError):
@@ -123,38 +94,16 @@ async def _close(request: web.Request, socket: web.WebSocketResponse) -> None:
         request.transport.abort()
 
 
-async def _send(
-    request: web.Request, socket: web.WebSocketResponse, subscription: Subscription, topics: frozenset[str], first: str | None
-) -> None:
-    cursor = request.app[keys.CHANGES].cursor
-    if first is not None:
-        await socket.send_str(first)
+async def _send(socket: web.WebSocketResponse, subscriber: Subscriber) -> None:
+    clock = asyncio.get_running_loop().time
+    if subscriber.first is not None:
+        await socket.send_str(subscriber.first)
     while True:
-        changes, advances = await subscription.next()
-        for change in changes:
-            if change.topic in topics:
-                await socket.send_str(_encoded(change, cursor(change.number)))
-        if "progress" in topics:
-            for advance in advances:
-                await socket.send_str(encode(ProgressMessage.of(advance)).decode())
-
-
-_MEMBERS = {topic: topic for topic in TOPICS} | {"job": "jobs", "record": "records"}
-
-
-def _first(snapshot: Snapshot, topics: frozenset[str]) -> str:
-    """The snapshot without what nobody asked for."""
-    unwanted = {member for topic, member in _MEMBERS.items() if topic not in topics}
-    if not unwanted:
-        return snapshot.encoded
-    members = msgspec.structs.asdict(snapshot.message)
-    return encode({"type": "snapshot", **{name: value for name, value in members.items() if name not in unwanted}}).decode()
-
-
-@functools.lru_cache(maxsize=64)
-def _encoded(change: Change, cursor: str) -> str:
-    """A change as text, made once for all subscribers; changes are told apart by identity."""
-    return encode({"type": change.topic, "cursor": cursor, change.topic: noun(change)}).decode()
+        news = await subscriber.next(clock() + SILENCE_SEC)
+        for one in news:
+            await socket.send_str(subscriber.text_of(one))
+        if not news:
+            await socket.send_str(encode(Alive(now=rfc3339(datetime.now(UTC)))).decode())
 
 
 async def _hear(socket: web.WebSocketResponse) -> None:

@@ -52,20 +52,28 @@ class History(Answer, frozen=True, kw_only=True):
         )
 
 
-Noun = tuple[Vm, ...] | Hypervisor | History | Job | Record | model.Stats | Activity
+Noun = tuple[Vm, ...] | Hypervisor | History | model.Room | Job | Record | model.Stats | Activity
 
 
 class Snapshot(Answer, frozen=True, kw_only=True, tag_field="type", tag="snapshot"):
     """The first message of a feed: the state of everything. One that is narrowed to some topics has only their members."""
 
     cursor: str
+    now: Annotated[Moment, Meta(description="The service's clock.")]
     hypervisor: Hypervisor | None
     history: History | None
+    room: model.Room | None
     vms: tuple[Vm, ...]
     jobs: tuple[Job, ...]
     stats: model.Stats
     records: tuple[Record, ...]
     activity: tuple[Activity, ...]
+
+
+class Alive(Answer, frozen=True, kw_only=True, tag_field="type", tag="alive"):
+    """Nothing happened, and the feed stands. It has no cursor."""
+
+    now: Annotated[Moment, Meta(description="The service's clock.")]
 
 
 class ProgressMessage(Answer, frozen=True, kw_only=True, tag_field="type", tag="progress"):
@@ -96,6 +104,8 @@ def noun(of: Change) -> Noun:
             return Hypervisor.of(status)
         case model.HistoryStatus() as status:
             return History.of(status)
+        case model.Room() as room:
+            return room
         case model.Job() as job:
             return Job.of(job)
         case model.DumpRecord() as record:

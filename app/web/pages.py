@@ -12,12 +12,13 @@ from app.access import SESSION_SEC
 from app.web import keys
 from app.web.errors import ProblemError
 from app.web.guard import FORM_TYPES, SESSION_COOKIE
+from app.web.listing import LIMITS, listing_of
 from app.web.requests import Query
 from app.web.templates import render_page
 
 HOME = "/memory-dumps"
 
-_OWN_PATH = re.compile(r"/(?!/)[A-Za-z0-9/_.-]{0,200}")
+_OWN_PATH = re.compile(r"/(?!/)[A-Za-z0-9/_.-]{0,200}(?:\?[A-Za-z0-9/_.~!$&'()*+,;=:@?%-]{0,2000})?")
 _FOREVER = "public, max-age=31536000, immutable"
 _CODE_REFUSED = (
     "This login link has been used already, or is older than ten minutes. "
@@ -38,10 +39,13 @@ async def home(_request: web.Request) -> web.StreamResponse:
 
 
 async def memory_dumps(request: web.Request) -> web.StreamResponse:
-    """``GET /memory-dumps``: the same snapshot that the live feed begins with, rendered."""
+    """``GET /memory-dumps``: the same snapshot that the live feed begins with, rendered, and the records that are asked for."""
     view = request.app[keys.VIEW].snapshot()
+    listing = await listing_of(request.query, request.app[keys.INDEX], view)
     context: dict[str, Any] = {
         "page": "memory-dumps",
+        "listing": listing,
+        "limits": LIMITS,
         "snapshot": view.message,
         "snapshot_json": view.encoded.replace("<", "\\u003c"),
     }
@@ -66,7 +70,7 @@ async def login(request: web.Request) -> web.StreamResponse:
     code, target = form.get("code"), form.get("next")
     if not isinstance(code, str) or not code:
         return _login_form(request, message="A login code is missing.", target=target, status=400)
-    session = await request.app[keys.ACCESS].redeem(code)
+    session = await request.app[keys.ACCESS].redeem(_code_of(code))
     if session is None:
         return _login_form(request, message=_CODE_REFUSED, target=target, status=401)
     response = web.Response(status=303, headers={"Location": _own_path(target)})
@@ -93,12 +97,13 @@ async def logout(request: web.Request) -> web.StreamResponse:
 
 
 async def static_file(request: web.Request) -> web.StreamResponse:
-    """``/static/…``: kept for ever when asked for by its content, else asked for again each time (modules import by name)."""
-    path = request.match_info["path"]
-    asset = request.app[keys.ASSETS].get(path)
+    """``/static/<tag>/…``: kept for ever below the folder of today; below an older one it is asked for again each time."""
+    folder, _, path = request.match_info["path"].partition("/")
+    assets = request.app[keys.ASSETS]
+    asset = assets.get(path)
     if asset is None:
-        raise ProblemError("not-found", f"There is no static file {path}.")
-    headers = {"ETag": f'"{asset.tag}"', "Cache-Control": _FOREVER if request.query.get("v") == asset.tag else "no-cache"}
+        raise ProblemError("not-found", f"There is no static file {path or folder}.")
+    headers = {"ETag": f'"{asset.tag}"', "Cache-Control": _FOREVER if folder == assets.tag else "no-cache"}
     if any(known.value in (asset.tag, "*") for known in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     charset = "utf-8" if asset.content_type.startswith("text/") else None
@@ -112,8 +117,13 @@ def _login_form(
     return render_page(request, "login.html", context, status=status)
 
 
+def _code_of(text: str) -> str:
+    """The code in what somebody typed: it may be the whole link, pasted where a login had run out."""
+    return (text.partition("code=")[2] or text).partition("&")[0].strip()
+
+
 def _own_path(target: object) -> str:
-    """``target`` if it is a path of this service, else the first page: a login must not send people elsewhere."""
+    """``target`` if it is an address of this service, else the first page: a login must not send people elsewhere."""
     return target if isinstance(target, str) and target != "/" and _OWN_PATH.fullmatch(target) else HOME
 
 

@@ -66,7 +66,7 @@ class EmptyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class LoginForm(msgspec.Struct, frozen=True, kw_only=True):
-    """A login code, and where to go then."""
+    """A login code, or the whole link that it came in, and where to go then."""
 
     code: str
     next: str | None = None

@@ -8,7 +8,24 @@ from __future__ import annotations
 from aiohttp import web
 
 from app import model
-from app.web import answers, api, asked, download, keys, live, messages, openapi, pages, ready, reference, requests
+from app.web import (
+    answers,
+    api,
+    asked,
+    details,
+    download,
+    keys,
+    listing,
+    live,
+    longrequest,
+    messages,
+    openapi,
+    pages,
+    ready,
+    reference,
+    requests,
+    subscriber,
+)
 from app.web.errors import REFERENCE
 from app.web.route import Reply, Route
 
@@ -139,13 +156,24 @@ ROUTES = (
         group="Feed",
         what=(
             "A websocket: first a `Snapshot`, then what changes, as JSON text messages. Each change has its `type`, a `cursor`, "
-            "and a member of the name of its type: `vms`, `hypervisor`, `history`, `job`, `record`, `stats` or `activity`. "
-            "A `ProgressMessage` has no cursor. One that is 1000 changes behind is closed with code 4008."
+            "and a member of the name of its type: `vms`, `hypervisor`, `history`, `room`, `job`, `record`, `stats` or `activity`. "
+            "A `ProgressMessage` has no cursor; nor has `Alive`, which comes after 5 seconds of silence. "
+            "One that is 1000 changes behind is closed with code 4008."
         ),
-        query=live.FeedQuery,
-        replies=[Reply(101, "The feed begins.", [messages.Snapshot, messages.ProgressMessage], content_type=None)],
+        query=subscriber.FeedQuery,
+        replies=[Reply(101, "The feed begins.", [messages.Snapshot, messages.ProgressMessage, messages.Alive], content_type=None)],
         problems=["upgrade-required", "origin-not-allowed"],
         websocket=True,
+    ),
+    Route(
+        method="GET",
+        pattern=longrequest.PATH,
+        handler=longrequest.changes,
+        name="changes",
+        group="Feed",
+        what="The same as a long request: what the websocket would say after `since`, as soon as there is something.",
+        query=longrequest.ChangesQuery,
+        replies=[Reply(200, "What came, and where to go on.", [longrequest.Heard])],
     ),
     Route(
         method="GET",
@@ -199,7 +227,19 @@ ROUTES = (
         name="memoryDumpsPage",
         group="Pages",
         what="VMs, running dumps, records and activity.",
+        query=listing.ListQuery,
         replies=[Reply(200, "A page.", content_type=_HTML)],
+    ),
+    Route(
+        method="GET",
+        pattern="/memory-dumps/{dump_id}",
+        handler=details.page,
+        name="detailsPage",
+        group="Pages",
+        what="One dump: its whole manifest, and the command that checks it.",
+        query=listing.ListQuery,
+        replies=[Reply(200, "A page.", content_type=_HTML)],
+        problems=["record-unknown"],
     ),
     Route(
         method="GET",

@@ -28,6 +28,7 @@ def set_up(app: web.Application, assets: Assets, settings: Settings) -> None:
         "duration": duration_text,
         "when": when_text,
         "short": short_text,
+        "ago": ago_of,
     }
     environment = aiohttp_jinja2.setup(
         app,
@@ -36,7 +37,7 @@ def set_up(app: web.Application, assets: Assets, settings: Settings) -> None:
         auto_reload=False,
         filters=filters,
     )
-    shown = {"mode": settings.mode, "compression": settings.compression, "auth": settings.auth}
+    shown = {"mode": settings.mode, "compression": settings.compression, "auth": settings.auth, "nav": settings.nav}
     environment.globals.update(asset=assets.url, version=__version__, settings=shown)
     for name in environment.list_templates():
         environment.get_template(name)
@@ -85,6 +86,20 @@ def when_text(moment: str | None) -> str:
     if not moment:
         return "–"
     return from_rfc3339(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def ago_text(seconds: float) -> str:
+    """``just now``, ``4 min ago``, ``3 h ago``, ``12 days ago``; a moment that is still to come is now."""
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    return f"{int(seconds // 3600)} h ago" if seconds < 172_800 else f"{int(seconds // 86_400)} days ago"
+
+
+def ago_of(moment: str | None, now: str) -> str:
+    """How long before ``now`` it was; both RFC 3339."""
+    return ago_text((from_rfc3339(now) - from_rfc3339(moment)).total_seconds()) if moment else "never"
 
 
 def short_text(text: str | None) -> str:

@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 
 from app import model
 from app.changes import Advance, Change, Changes
+from app.model import rfc3339
 from app.web import messages
 from app.web.answers import Activity, Job, Record, Vm, encode
 
 NEWEST_JOBS = 50
 NEWEST_RECORDS = 50
 NEWEST_ACTIVITY = 20
+
+_NO_TIME = '"now":""'
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,12 @@ class View:
         self._vms: tuple[Vm, ...] = ()
         self._hypervisor: messages.Hypervisor | None = None
         self._history: messages.History | None = None
+        self._room: model.Room | None = None
         self._stats = model.Stats(total_dumps=0, total_vms=0, total_size_bytes=0, avg_duration_sec=0.0, last_dump=None)
         self._jobs: dict[str, Job] = {}  # oldest first
         self._records: deque[Record] = deque(maxlen=NEWEST_RECORDS)  # newest first, as the next
         self._activity: deque[Activity] = deque(maxlen=NEWEST_ACTIVITY)
-        self._snapshot: Snapshot | None = None
+        self._kept: Snapshot | None = None  # without the time of day
 
     def begin(
         self,
@@ -68,23 +73,31 @@ class View:
             self._fold(news)
         elif news.job_id in self._jobs:
             self._jobs[news.job_id] = msgspec.structs.replace(self._jobs[news.job_id], progress=news.progress)
-        self._snapshot = None
+        self._kept = None
 
     def snapshot(self) -> Snapshot:
-        """Everything as it is now; made once for all who ask between two changes."""
-        if self._snapshot is None:
-            message = messages.Snapshot(
-                cursor=self._changes.cursor(self._seen),
-                hypervisor=self._hypervisor,
-                history=self._history,
-                vms=self._vms,
-                jobs=tuple(reversed(self._jobs.values())),
-                stats=self._stats,
-                records=tuple(self._records),
-                activity=tuple(self._activity),
-            )
-            self._snapshot = Snapshot(message.cursor, message, encode(message).decode())
-        return self._snapshot
+        """Everything as it is now. But for the time of day it is made once for all who ask between two changes."""
+        if self._kept is None:
+            self._kept = self._made()
+        now = rfc3339(datetime.now(UTC))
+        before, _, after = self._kept.encoded.partition(_NO_TIME)  # its first place: only the type and the cursor stand before
+        message = msgspec.structs.replace(self._kept.message, now=now)
+        return Snapshot(message.cursor, message, f'{before}"now":"{now}"{after}')
+
+    def _made(self) -> Snapshot:
+        message = messages.Snapshot(
+            cursor=self._changes.cursor(self._seen),
+            now="",
+            hypervisor=self._hypervisor,
+            history=self._history,
+            room=self._room,
+            vms=self._vms,
+            jobs=tuple(reversed(self._jobs.values())),
+            stats=self._stats,
+            records=tuple(self._records),
+            activity=tuple(self._activity),
+        )
+        return Snapshot(message.cursor, message, encode(message).decode())
 
     def _fold(self, change: Change) -> None:
         self._seen = change.number
@@ -95,6 +108,8 @@ class View:
                 self._hypervisor = hypervisor
             case messages.History() as history:
                 self._history = history
+            case model.Room() as room:
+                self._room = room
             case model.Stats() as stats:
                 self._stats = stats
             case Job() as job:

@@ -11,6 +11,7 @@ from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, 
 from app.application import make_login_url
 from app.config import Settings
 from demo import Guest
+from tests.browser import axe
 from tests.faults.processes import Process
 from tests.faults.scene import capture_process
 from tests.service import Service
@@ -81,6 +82,10 @@ class Visitor:
         troubles += await self.page.evaluate("window.violations ?? []")
         assert not troubles, troubles
 
+    async def axe(self) -> list[str]:
+        """What shuts people out of the page as it is now; nothing, one hopes."""
+        return await axe.violations(self.page)
+
     async def width_of_overflow(self) -> int:
         """By how many pixels the page would scroll sideways."""
         found: int = await self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -119,7 +124,7 @@ class Visitor:
 
     @property
     def records(self) -> Locator:
-        return self.page.locator("#records-table tbody[data-dump-id]")
+        return self.page.locator("#records-table [data-dump-id]")
 
     @property
     def activity(self) -> Locator:

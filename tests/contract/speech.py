@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,21 +18,28 @@ Message = dict[str, Any]
 ANSWER_SEC = 20.0
 FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 FEED = "/api/memory-dumps/ws"
+CHANGES = "/api/memory-dumps/changes"
 TRIGGER = "/api/memory-dumps/trigger"
 RECORDS = "/api/memory-dumps/records"
 JOBS = "/api/memory-dumps/jobs"
+QUIET = ("alive", "room")
+"""What comes whenever it likes: after silence, and when anybody writes to the disk. No part of what a test brought about."""
 
 
 class Feed:
-    """One subscriber of the live feed."""
+    """One subscriber of the live feed. It passes over what it is ``deaf_to``."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, deaf_to: Container[str] = QUIET) -> None:
         self.socket = socket
+        self._deaf_to = deaf_to
 
     async def next(self) -> Message:
         """The next message, whatever it is."""
-        message: Message = await self.socket.receive_json(timeout=ANSWER_SEC)
-        return message
+        async with asyncio.timeout(ANSWER_SEC):
+            while True:
+                message: Message = await self.socket.receive_json()
+                if message["type"] not in self._deaf_to:
+                    return message
 
     async def until(self, fits: Callable[[Message], bool]) -> list[Message]:
         """Every message up to the first that fits, which is the last of them."""
@@ -113,10 +121,10 @@ class Api:
             return message
 
     @contextlib.asynccontextmanager
-    async def feed(self, query: str = "") -> AsyncIterator[Feed]:
+    async def feed(self, query: str = "", *, deaf_to: Container[str] = QUIET) -> AsyncIterator[Feed]:
         """A subscription."""
         async with self.session.ws_connect(f"{FEED}?{query}", max_msg_size=1 << 26) as socket:
-            yield Feed(socket)
+            yield Feed(socket, deaf_to)
 
     async def _ask(self, method: str, path: str, status: int, **more: Any) -> Message:
         async with self.session.request(method, path, **more) as answer:

@@ -226,8 +226,13 @@ async def test_a_method_that_an_address_does_not_have_is_named_with_those_it_has
 async def test_an_address_that_is_not_there_is_not_found(api: Api) -> None:
     for path in ("/api/nowhere", "/api/", "/api"):
         assert (await api.get(path, 404))["code"] == "not-found"
-    async with api.session.get("/nowhere") as answer:
-        assert (answer.status, answer.content_type) == (404, "text/html")
+    to_people = ("/nowhere", "/memory-dumps/none", "/memory-dumps/none?q=x", "/static/none/none.js")
+    for path in to_people:
+        async with api.session.get(path) as answer:
+            assert (answer.status, answer.content_type) == (404, "text/html")
+            assert "<main" in await answer.text()
+        async with api.session.head(path) as answer:
+            assert (answer.status, await answer.read()) == (404, b"")
 
 
 async def test_a_body_that_is_too_large_is_refused(api: Api) -> None:

@@ -104,7 +104,7 @@ async def test_what_the_feed_says_has_the_shapes_that_are_described(api: Api) ->
         messages = await feed.until(lambda message: message["type"] == "job" and message["job"]["phase"] in FINAL)
     assert messages[-1]["job"]["job_id"] == job["job_id"]
     for message in messages:
-        shape = {"job": "Job", "record": "Record", "stats": "Stats", "activity": "Activity"}.get(message["type"])
+        shape = {"job": "Job", "record": "Record", "stats": "Stats", "activity": "Activity", "room": "Room"}.get(message["type"])
         if message["type"] == "progress":
             assert_shape("ProgressMessage", message)
         elif shape is not None:

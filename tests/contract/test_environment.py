@@ -38,6 +38,7 @@ def refusal(tmp_path: Path, **settings: str) -> tuple[int, str]:
         ("MEMDUMP_MODE", "sideways"),
         ("MEMDUMP_SPOOL_MEMORY", "much"),
         ("INFLUX_URL", "localhost:8181"),
+        ("MEMDUMP_NAV", "Backups"),
     ],
 )
 def test_a_name_or_value_that_makes_no_sense_ends_the_start_with_one_line_that_names_it(

@@ -7,9 +7,11 @@ import base64
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,9 @@ async def test_a_feed_begins_with_a_snapshot_of_everything(api: Api) -> None:
     await api.dump("alpha")
     async with api.feed() as feed:
         snapshot = await feed.next()
-    assert snapshot.keys() == {"type", "cursor", "vms", "jobs", "stats", "records", "activity", "hypervisor", "history"}
+    assert snapshot.keys() == {
+        "type", "cursor", "now", "vms", "jobs", "stats", "records", "activity", "hypervisor", "history", "room",
+    }  # fmt: skip
     assert snapshot["type"] == "snapshot"
     assert snapshot["vms"] == (await api.get(LIVE_VMS))["vms"]
     assert snapshot["stats"] == await api.get(STATS)
@@ -53,6 +57,8 @@ async def test_a_feed_begins_with_a_snapshot_of_everything(api: Api) -> None:
     assert snapshot["jobs"] == (await api.get("/api/memory-dumps/jobs"))["jobs"][:50]
     assert snapshot["activity"] == (await api.get(ACTIVITY))["activity"]
     assert list(snapshot["records"][0]) == RECORD
+    asked = datetime.fromisoformat(snapshot["now"])
+    assert abs(asked - datetime.now(UTC)) < timedelta(minutes=1)  # of this machine: the same clock
 
 
 async def test_then_come_changes_alone_each_with_its_cursor(api: Api) -> None:
@@ -140,7 +146,7 @@ async def test_topics_narrow_the_snapshot_and_what_follows(api: Api, topics: lis
     async with api.feed() as everything, api.feed(f"topics={','.join(topics)}") as feed:
         await everything.next()
         snapshot = await feed.next()
-        assert snapshot.keys() == {"type", "cursor"} | {MEMBER[topic] for topic in topics if topic != "progress"}
+        assert snapshot.keys() == {"type", "cursor", "now"} | {MEMBER[topic] for topic in topics if topic != "progress"}
         job_id = (await api.trigger("alpha"))["jobs"][0]["job_id"]
         wanted = [message for message in await everything_of_a_dump(everything, job_id) if message["type"] in topics]
         if "progress" in topics:  # of which only the newest is promised
@@ -173,6 +179,35 @@ async def test_a_request_that_is_no_websocket_is_told_so(api: Api) -> None:
         assert (await answer.json(content_type=None))["code"] == "upgrade-required"
     async with api.session.head(FEED) as answer:
         assert answer.status == 405
+
+
+async def test_a_feed_on_which_nothing_happens_says_every_few_seconds_that_it_is_alive(api: Api) -> None:
+    async with api.feed("topics=job", deaf_to=()) as feed:
+        snapshot = await feed.next()
+        alive = await feed.next()
+        assert list(alive) == ["type", "now"]
+        assert alive["type"] == "alive"
+        assert timedelta(seconds=4) < datetime.fromisoformat(alive["now"]) - datetime.fromisoformat(snapshot["now"])
+
+
+async def test_the_room_that_is_left_for_dumps_is_told_and_that_it_cannot_be_seen(tmp_path: Path) -> None:
+    with running_service(tmp_path, LIBVIRT_URI=node(tmp_path / "node.xml", VMS)) as service:
+        async with Api.of(service) as api, api.feed("topics=room", deaf_to=("alive",)) as feed:
+            room = (await feed.next())["room"]
+            assert list(room) == ["dump_dir", "free_bytes", "total_bytes", "message"]
+            assert (room["dump_dir"], room["message"]) == (str(service.dump_dir), None)
+            assert 0 < room["free_bytes"] <= room["total_bytes"] == shutil.disk_usage(service.dump_dir).total
+            await api.connected()
+            service.dump_dir.rename(tmp_path / "elsewhere")
+            await api.dump("alpha")  # every dump is a reason to look
+            (gone,) = (await feed.until(lambda message: message["room"]["message"] is not None))[-1:]
+            assert gone["room"] | {"message": ""} == room | {"free_bytes": None, "total_bytes": None, "message": ""}
+            assert str(service.dump_dir) in gone["room"]["message"]
+            assert "DUMP_DIR" in gone["room"]["message"]
+            (tmp_path / "elsewhere").rename(service.dump_dir)
+            await api.dump("alpha")
+            (back,) = (await feed.until(lambda message: message["room"]["message"] is None))[-1:]
+            assert back["room"]["total_bytes"] == room["total_bytes"]
 
 
 async def test_what_a_subscriber_says_means_nothing(api: Api) -> None:
@@ -256,7 +291,7 @@ async def test_a_subscriber_that_reads_nothing_is_closed_and_nobody_else_notices
         gate(tmp_path / "node.fifo", vms) as closed,
         running_service(tmp_path, LIBVIRT_URI=closed.uri, MEMDUMP_MAX_CONCURRENT_DUMPS="1") as service,
     ):
-        async with Api.of(service) as api, api.feed() as feed:
+        async with Api.of(service) as api, api.feed(deaf_to=("alive",)) as feed:
             await api.connected()
             jobs = (await api.trigger(*(vm.uuid for vm in vms[:600]), reason=LONG, case=LONG))["jobs"]
             last = jobs[-1]["job_id"]

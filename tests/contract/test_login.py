@@ -178,6 +178,12 @@ async def test_a_login_leads_to_a_page_of_the_service_and_nowhere_else(
         assert (answer.status, answer.headers["Location"]) == (303, given)
 
 
+async def test_the_whole_link_does_what_its_code_does(service: Service, nobody: aiohttp.ClientSession) -> None:
+    link = f"  https://dumps.example.org/login?code={fresh_code(service)}\n"
+    async with await redeem(nobody, service, link, next="/logout") as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/logout")
+
+
 async def test_somebody_who_is_sent_to_the_login_comes_back(nobody: aiohttp.ClientSession) -> None:
     async with nobody.get("/logout", allow_redirects=False) as answer:
         assert answer.headers["Location"] == "/login?next=%2Flogout"
@@ -325,17 +331,21 @@ async def test_answers_are_not_kept_and_static_files_are(service: Service, brows
         assert answer.headers["Cache-Control"] == "no-store"
     async with browser.get("/memory-dumps") as answer:
         assert answer.headers["Cache-Control"] == "no-store"
-        found = re.search(r'src="(/static/main\.js\?v=\w+)"', await answer.text())
+        page = await answer.text()
+    found = re.search(r'src="(/static/(\w+)/main\.js)"', page)
     assert found
+    addresses = re.findall(r'"(/static/[^"]*)"', page)
+    assert {address.split("/")[2] for address in addresses} == {found[2]}
     async with browser.get(found[1]) as answer:
         assert (answer.status, answer.headers["Cache-Control"]) == (200, "public, max-age=31536000, immutable")
         assert answer.content_type == "text/javascript"
         tag = answer.headers["ETag"]
-    async with browser.get("/static/main.js") as answer:
+    async with browser.get("/static/of-an-earlier-version/main.js") as answer:
         assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-cache")
-    async with browser.get("/static/main.js", headers={"If-None-Match": tag}) as answer:
+    async with browser.get("/static/of-an-earlier-version/main.js", headers={"If-None-Match": tag}) as answer:
         assert (answer.status, await answer.read()) == (304, b"")
-    for path in ("/static/none.js", "/static/../app/__init__.py", "/static/%2e%2e/__init__.py", "/static/css"):
+    tree = f"/static/{found[2]}"
+    for path in (f"{tree}/none.js", f"{tree}/../app/__init__.py", f"{tree}/%2e%2e/__init__.py", f"{tree}/css", "/static/main.js"):
         async with browser.get(path) as answer:
             assert answer.status == 404
 
@@ -345,11 +355,14 @@ async def test_a_page_runs_nothing_but_the_services_own_scripts(browser: aiohttp
         policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
         assert policy["default-src"] == "'none'"
         assert policy["script-src"] == "'self'"
+        assert policy["style-src"] == policy["connect-src"] == policy["form-action"] == "'self'"
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
         assert policy["frame-ancestors"] == "'none'"
         assert (answer.headers["X-Content-Type-Options"], answer.headers["X-Frame-Options"]) == ("nosniff", "DENY")
         assert "aiohttp" not in answer.headers["Server"].lower()
         text = await answer.text()
     assert not re.search(r"<script(?![^>]*(\ssrc=|application/json))", text)
+    assert not re.search(r"\sstyle=|<style", text)
     assert not re.search(r"\son\w+=", text)
 
 

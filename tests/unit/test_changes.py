@@ -8,13 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.changes import HELD, Changes, SubscriberLost, Subscription
+from app.changes import HELD, Changes, Place, SubscriberLost, Subscription
 from app.model import Phase, Progress
 
 
 def publish(changes: Changes, count: int) -> None:
     for number in range(count):
         changes.publish("job", number)
+
+
+def number_of(changes: Changes, cursor: str) -> int | None:
+    place = changes.place_of(cursor)
+    return place.change if place is not None else None
 
 
 def progress(bytes_done: int) -> Progress:
@@ -124,16 +129,41 @@ async def test_progress_pushes_nobody_out() -> None:
 def test_a_cursor_leads_back_to_its_place() -> None:
     changes = Changes()
     publish(changes, 5)
-    assert [changes.number_of(changes.cursor(number)) for number in range(6)] == list(range(6))
+    assert [number_of(changes, changes.cursor(number)) for number in range(6)] == list(range(6))
 
 
 def test_a_cursor_of_another_run_too_old_or_yet_to_come_leads_nowhere() -> None:
     changes = Changes()
     publish(changes, HELD + 5)
-    assert changes.number_of(Changes().cursor(0)) is None
-    assert changes.number_of(changes.cursor(4)) is None
-    assert changes.number_of(changes.cursor(5)) == 5  # the 1000 after it are held
-    assert changes.number_of(changes.cursor(HELD + 6)) is None
+    assert number_of(changes, Changes().cursor(0)) is None
+    assert number_of(changes, changes.cursor(4)) is None
+    assert number_of(changes, changes.cursor(5)) == 5  # the 1000 after it are held
+    assert number_of(changes, changes.cursor(HELD + 6)) is None
+
+
+async def test_a_cursor_that_knows_progress_leads_to_what_of_it_is_newer() -> None:
+    changes = Changes()
+    publish(changes, 2)
+    changes.advance("a", Phase.CAPTURING, progress(1))
+    cursor = changes.cursor_at(changes.place)
+    assert changes.place_of(cursor) == Place(2, 1)
+    assert changes.place_of(changes.cursor_at(Place(2, 2))) is None  # yet to come
+    changes.advance("b", Phase.CAPTURING, progress(2))
+    changes.advance("b", Phase.CAPTURING, progress(3))
+    place = changes.place_of(cursor)
+    assert place is not None
+    with changes.subscribe(place.change, place.advance) as subscription:
+        _, advances = await subscription.next()
+        assert [(one.job_id, one.progress.bytes_done) for one in advances] == [("b", 3)]
+        assert subscription.place == changes.place
+
+
+async def test_a_place_that_nothing_came_after_is_waited_at() -> None:
+    changes = Changes()
+    changes.advance("a", Phase.CAPTURING, progress(1))
+    place = changes.place
+    with changes.subscribe(place.change, place.advance) as subscription:
+        assert not subscription.news.is_set()
 
 
 @given(st.text())
@@ -141,12 +171,14 @@ def test_no_text_whatever_is_mistaken_for_a_cursor(text: str) -> None:
     changes = Changes()
     publish(changes, 3)
     run = changes.cursor(0).partition(".")[0]
-    assert changes.number_of(text) is None
+    assert number_of(changes, text) is None
     valid = {"0", "1", "2", "3"}
     for made in (f"{run}.{text}", f"{run}{text}", f"{text}.1", f"{run}.1{text}"):
-        number = changes.number_of(made)
+        number = number_of(changes, made)
         head, _, tail = made.partition(".")
+        tail, dot, advance = tail.partition(".")
         assert number is None or (head == run and tail.lstrip("0").rjust(1, "0") in valid and number == int(tail))
+        assert number is None or not dot or set(advance) == {"0"}  # there was no progress yet
 
 
 @given(st.lists(st.integers(0, 400), max_size=8), st.integers(0, 8))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config import KNOWN_NAMES, Settings, is_loopback, parse_size
+from app.config import KNOWN_NAMES, NavEntry, Settings, is_loopback, parse_size
 from app.errors import ConfigError
 
 
@@ -56,6 +57,9 @@ def test_a_name_that_is_unknown_is_named_and_others_peoples_names_are_left_alone
         ("MEMDUMP_MODE", "dead"), ("MEMDUMP_COMPRESSION", "xz"), ("MEMDUMP_AUTH", "basic"),
         ("MEMDUMP_MAX_PAUSE_MS", "0"), ("MEMDUMP_FALLBACK_PAUSE_MS", "-1"), ("MEMDUMP_SPOOL_MEMORY", "1.5G"),
         ("MEMDUMP_PUBLIC_URL", "ftp://x"), ("MEMDUMP_PUBLIC_URL", "https://"), ("MEMDUMP_PUBLIC_URL", "http://x:99999"),
+        ("MEMDUMP_NAV", "Backups"), ("MEMDUMP_NAV", "{}"), ("MEMDUMP_NAV", "null"), ("MEMDUMP_NAV", "[1]"),
+        ("MEMDUMP_NAV", "[" * 10_000), ("MEMDUMP_NAV", '[{"name": "x"}]'),
+        ("MEMDUMP_NAV", '[{"name": "x", "url": "/x", "new": 1}]'),
         ("MEMDUMP_PUBLIC_URL", "http://[::1"), ("MEMDUMP_PUBLIC_URL", "https://a.example,b.example"),
         ("INFLUX_URL", "localhost"), ("INFLUX_URL", "http://a http://b"),
     ],
@@ -129,3 +133,42 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_an_influx_url_that_is_none_is_answered_with_one_of_influxdb() -> None:
     with pytest.raises(ConfigError, match=r"http://influx\.example\.org:8181"):
         Settings.from_environment({"INFLUX_URL": "ftp://x"})
+
+
+# --- other pages in the navigation bar
+
+
+def nav(*entries: object) -> str:
+    return json.dumps(entries)
+
+
+def test_other_pages_in_the_navigation_bar_are_names_and_addresses() -> None:
+    assert settings().nav == ()
+    value = nav({"name": " Backups ", "url": "https://backups.example.org/a?b=c#d"}, {"url": "/grafana/", "name": "Graphs →"})
+    assert settings(MEMDUMP_NAV=value).nav == (
+        NavEntry("Backups", "https://backups.example.org/a?b=c#d"), NavEntry("Graphs →", "/grafana/"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)", "data:text/html,x", "ftp://x", "//elsewhere.example", "/\\elsewhere.example", "relative", "", "https://",
+        "http://x y", "http://x\n", "/a\tb", "https://x:99999", 7, None,
+    ],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused_on_one_line_that_names_it(url: object) -> None:
+    line = refusal(MEMDUMP_NAV=nav({"name": "fine", "url": "/fine"}, {"name": "x", "url": url}))
+    assert line.startswith("MEMDUMP_NAV: ")
+    assert "entry 2" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 61, "a\nb", "\u202ex", "\ud800", 1, None, ["x"]])
+def test_a_name_that_could_not_be_shown_is_refused(name: object) -> None:
+    assert "entry 1" in refusal(MEMDUMP_NAV=nav({"name": name, "url": "/x"}))
+
+
+def test_nobody_needs_more_than_twenty_of_them() -> None:
+    assert len(settings(MEMDUMP_NAV=nav(*[{"name": "x", "url": "/x"}] * 20)).nav) == 20
+    assert "21" in refusal(MEMDUMP_NAV=nav(*[{"name": "x", "url": "/x"}] * 21))

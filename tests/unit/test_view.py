@@ -21,6 +21,7 @@ from app.model import (
     Link,
     Phase,
     Progress,
+    Room,
     Sighting,
     Stats,
     Wish,
@@ -67,7 +68,7 @@ class Watched:
     def message(self) -> dict[str, Any]:
         """The snapshot's message, which has everything that was published."""
         snapshot = self.view.snapshot()
-        assert self.changes.number_of(snapshot.cursor) == self.changes.newest
+        assert self.changes.place_of(snapshot.cursor) == self.changes.place
         return dict(json.loads(snapshot.encoded))
 
 
@@ -95,13 +96,16 @@ def test_it_begins_with_what_the_stores_hold_newest_first() -> None:
     assert ids(message["activity"], "message") == [str(number) for number in reversed(range(10, 30))]
 
 
-def test_its_text_is_its_message_and_is_made_once_between_two_changes(watched: Watched) -> None:
-    snapshot = watched.view.snapshot()
+def test_its_text_is_its_message_and_but_for_the_time_is_made_once_between_two_changes(watched: Watched) -> None:
+    watched.changes.publish("activity", replace(line(1), message='"now":""'))
+    begun = rfc3339(datetime.now(UTC))
+    snapshot, again = watched.view.snapshot(), watched.view.snapshot()
     assert snapshot.encoded.encode() == answers.encode(snapshot.message)
-    assert watched.view.snapshot() is snapshot
+    assert again.message.activity is snapshot.message.activity
+    assert begun <= snapshot.message.now <= again.message.now <= rfc3339(datetime.now(UTC))
     watched.changes.publish("stats", replace(NO_STATS, total_dumps=1))
     watched.message()
-    assert watched.view.snapshot() is not snapshot
+    assert watched.view.snapshot().message.activity is not snapshot.message.activity
     assert watched.view.snapshot().message.stats.total_dumps == 1
 
 
@@ -153,16 +157,19 @@ def test_only_the_newest_records_and_lines_stay(watched: Watched) -> None:
     assert ids(message["activity"], "message") == [str(number) for number in reversed(range(60 - NEWEST_ACTIVITY, 60))]
 
 
-def test_vms_and_hypervisor_are_shown_as_they_were_last_told(watched: Watched) -> None:
+def test_vms_hypervisor_and_room_are_shown_as_they_were_last_told(watched: Watched) -> None:
     domain = Domain(
         uuid="u", name="vm", id=1, vmid="1", state=DomainState.RUNNING, memory_bytes=1, vcpus=1, hypervisor="kvm"
     )  # fmt: skip
     watched.changes.publish("vms", (Sighting(domain, None),))
     watched.changes.publish("vms", (Sighting(domain, "2026"), Sighting(replace(domain, name="other"), None)))
     watched.changes.publish("hypervisor", HypervisorStatus(name="kvm", uri="x", state=Link.UNREACHABLE, since=NOW, message="why"))
+    watched.changes.publish("room", Room(dump_dir="/d", free_bytes=None, total_bytes=None, message="why"))
+    watched.changes.publish("room", Room(dump_dir="/d", free_bytes=1, total_bytes=2, message=None))
     message = watched.message()
     assert ids(message["vms"], "name") == ["vm", "other"]
     assert message["hypervisor"] == {"name": "kvm", "uri": "x", "state": "unreachable", "since": rfc3339(NOW), "message": "why"}
+    assert message["room"] == {"dump_dir": "/d", "free_bytes": 1, "total_bytes": 2, "message": None}
 
 
 async def test_a_snapshot_and_the_changes_after_its_cursor_are_everything_once(watched: Watched) -> None:
@@ -170,9 +177,9 @@ async def test_a_snapshot_and_the_changes_after_its_cursor_are_everything_once(w
     for number in range(100):
         watched.changes.publish("activity", line(number))
         snapshot = watched.view.snapshot()
-        after = watched.changes.number_of(snapshot.cursor)
+        after = watched.changes.place_of(snapshot.cursor)
         assert after is not None
-        with watched.changes.subscribe(after) as subscription:
+        with watched.changes.subscribe(after.change) as subscription:
             for later in range(number % 3):
                 watched.changes.publish("activity", line(1000 + later))
             rest = (await subscription.next())[0] if number % 3 else []

@@ -4,7 +4,9 @@ import { bytes, duration, far, pause, percent, rate, remaining, when } from "../
 import { ACTIVE_PHASES, endedBadly, guestStandsStill, isActive, isPending } from "../store.js";
 import { clone, field, keyed, setAttribute, setDisabled, setHidden, setLines, setNotice, setText } from "./dom.js";
 
-export function jobsView(store, actions, announce) {
+const KIND_OF_ENDING = { completed: "success", cancelled: "info", failed: "error", interrupted: "error" };
+
+export function jobsView(store, actions, notify) {
   const section = document.getElementById("jobs");
   const running = document.getElementById("jobs-list");
   const empty = document.getElementById("jobs-empty");
@@ -12,7 +14,7 @@ export function jobsView(store, actions, announce) {
   const endedList = document.getElementById("ended-list");
   const dismissAll = document.getElementById("dismiss-all");
   const heading = document.getElementById("jobs-heading");
-  const tell = teller(announce);
+  const tell = teller(notify);
 
   section.addEventListener("click", (event) => {
     const button = event.target.closest("[data-action]");
@@ -99,10 +101,12 @@ function fillEnded(card, job) {
 }
 
 /** Says aloud how a job ended that was running before; what had ended before the page came is not news. */
-function teller(announce) {
+function teller(notify) {
   let running = new Set();
   return ({ jobs }) => {
-    for (const job of jobs) if (running.has(job.job_id) && !isActive(job)) announce(ending(job));
+    for (const job of jobs) {
+      if (running.has(job.job_id) && !isActive(job)) notify(KIND_OF_ENDING[job.phase], ending(job), { event: job.phase, name: job.dom });
+    }
     running = new Set(jobs.filter(isActive).map((job) => job.job_id));
   };
 }

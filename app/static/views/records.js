@@ -1,76 +1,189 @@
-// Sealed dumps, newest first.
+// Sealed dumps: a page of their list. New ones slide in, but never under the eyes of somebody who reads.
 
+import { createHistory, format, isFiltered, parse, withoutFilters } from "../address.js";
 import { bytes, duration, pause, short, when } from "../format.js";
-import { clone, field, keyed, setAttribute, setHidden, setLines, setMoment, setText } from "./dom.js";
+import { createList, news, pagesOf } from "../list.js";
+import { copyFrom } from "./copy.js";
+import { clone, field, keyed, setAttribute, setHidden, setMoment, setNotice, setText } from "./dom.js";
+import { createAutoRefresh, createFilters, setLink } from "./filters.js";
 
-const COPIED_MS = 2000;
+const SLIDE_MS = 250;
 
-export function recordsView(announce) {
-  const table = document.getElementById("records-table");
-  const empty = document.getElementById("records-empty");
-  const foot = document.getElementById("records-foot");
-  const heading = document.getElementById("records-heading");
-  let newcomersShine = false;
+export function recordsView(store, notify, leave) {
+  const section = document.getElementById("records");
+  const [rows, heading, newsButton, said] = ["rows", "heading", "news", "said"].map((name) => document.getElementById(`records-${name}`));
+  const redraw = () => view(store.state, true);
+  const look = () => view(store.state);
+  const list = createList(parse(location.search), redraw, leave);
+  const history = createHistory((target) => go(target));
+  const fillForm = createFilters(history.view, (target, finished) => go(target, finished ? "push" : "replace"), notify, leave);
+  const follows = createAutoRefresh(look);
+  const isRead = readingWatch(section, look);
+  let drawn = null;
+  let saying = false;
 
-  table.addEventListener("click", (event) => {
-    const button = event.target.closest('[data-action="copy"]');
-    if (button) copyHash(button, announce);
-  });
-
-  return ({ records }) => {
-    setHidden(table, records.length === 0);
-    setHidden(empty, records.length > 0);
-    setHidden(foot, records.length < 50);
-    keyed(table, {
-      items: records,
-      attribute: "data-dump-id",
-      key: (record) => record.dump_id,
-      make: () => make(newcomersShine),
-      fill,
-      heir: heading,
-    });
-    newcomersShine = true;
+  const go = (target, how = null) => {
+    if (how) history[how](target);
+    fillForm(target);
+    setHidden(document.getElementById("address-problems"), true);
+    saying = true;
+    list.show(target);
   };
-}
 
-function make(shines) {
-  const rows = clone("record-template");
-  if (shines) rows.dataset.new = "";
-  return rows;
-}
+  section.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-list]");
+    if (link?.hasAttribute("aria-disabled")) return;
+    if (link && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey)) {
+      event.preventDefault();
+      go(parse(new URL(link.href).search), "push");
+    }
+    const button = event.target.closest('[data-action="copy"]');
+    if (!button) return;
+    const hash = field(button.closest("tr"), "sha256");
+    copyFrom(hash, button, notify, hash.title);
+  });
+  newsButton.addEventListener("click", () => {
+    heading.focus();
+    list.accept();
+    redraw();
+  });
+  document.getElementById("records-again").addEventListener("click", () => {
+    heading.focus({ preventScroll: true });
+    list.load();
+  });
+  fillForm(list.view);
 
-function fill(rows, record) {
-  setText(field(rows, "dom"), record.dom);
-  setAttribute(field(rows, "dom"), "title", record.uuid);
-  setText(field(rows, "vmid"), record.vmid || "–");
-  setMoment(field(rows, "time"), record.timestamp, when(record.timestamp));
-  setText(field(rows, "mode"), record.mode);
-  setText(field(rows, "duration"), duration(record.duration_sec));
-  setText(field(rows, "pause"), pause(record.guest_pause_ms));
-  setText(field(rows, "raw-size"), bytes(record.raw_size_bytes));
-  setText(field(rows, "stored-size"), bytes(record.gzip_size_bytes));
-  setText(field(rows, "sha256"), short(record.sha256));
-  setAttribute(field(rows, "sha256"), "title", record.sha256);
-  setAttribute(rows.querySelector('[data-action="copy"]'), "aria-label", `Copy the SHA-256 of the dump of ${record.dom}`);
-  setText(field(rows, "path"), record.dump_path);
-  setLines(field(rows, "warnings"), record.warnings);
-}
-
-async function copyHash(button, announce) {
-  const hash = field(button.parentElement, "sha256");
-  const copied = await copy(hash.title);
-  if (!copied) setText(hash, hash.title); // then it can at least be selected by hand
-  setText(button, copied ? "Copied" : "Not possible");
-  announce(copied ? "The SHA-256 is in the clipboard." : "This browser does not allow copying here; the whole SHA-256 is shown instead.");
-  setTimeout(() => setText(button, "Copy"), COPIED_MS);
-}
-
-/** Whether it worked: browsers give the clipboard only to pages that came by https or from this machine. */
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    return false;
+  function view(state, forced = false) {
+    list.follow(state);
+    const waiting = list.shown ? news(list.shown, list.latest) : 0;
+    const slides = waiting > 0 && follows() && !isRead();
+    if (slides || !waiting) list.accept();
+    if (!forced && !slides && drawn === list.latest) return;
+    drawn = list.latest;
+    if (!list.busy && format(list.view) !== format(history.view())) history.correct(list.view);
+    setText(newsButton, `${Math.max(1, waiting).toLocaleString("en")} new`);
+    setHidden(newsButton, !waiting || slides);
+    drawState(list);
+    if (!list.shown) return;
+    const draw = () => drawRows(rows, list, heading, slides);
+    if (slides) slide(section, draw);
+    else draw();
+    const where = drawPages(list);
+    if (saying && !list.busy && !list.error) {
+      setText(said, where);
+      saying = false;
+    }
   }
+
+  return (state) => view(state);
+}
+
+function drawState({ view, shown, busy, error }) {
+  const table = document.getElementById("records-table");
+  const count = shown?.count ?? 1;
+  setAttribute(document.getElementById("records-area"), "aria-busy", busy ? "true" : null);
+  const problem = document.getElementById("records-error");
+  setNotice(field(problem, "error"), error);
+  setHidden(problem, !error);
+  setHidden(table, Boolean(error) || count === 0);
+  setHidden(document.getElementById("records-empty"), Boolean(error) || count > 0 || isFiltered(view));
+  setHidden(document.getElementById("records-none"), Boolean(error) || count > 0 || !isFiltered(view));
+  setAttribute(document.getElementById("records-all"), "href", format(withoutFilters(view)));
+  setAttribute(table, "data-sizes", view.sizes);
+  setText(document.getElementById("records-size"), view.sizes === "stored" ? "Compressed" : "Original");
+  const newestFirst = view.order === "desc";
+  setAttribute(document.getElementById("records-time"), "aria-sort", newestFirst ? "descending" : "ascending");
+  const sort = document.getElementById("records-sort");
+  setAttribute(sort, "href", format({ ...view, order: newestFirst ? "asc" : "desc", page: 1 }));
+  setAttribute(sort, "title", newestFirst ? "Oldest first" : "Newest first");
+}
+
+function drawPages({ view, latest: { count } }) {
+  const pages = pagesOf(count, view.limit);
+  const [page, last, all] = [view.page, pages, count].map((number) => number.toLocaleString("en"));
+  const where = `Page ${page} of ${last} · ${all} ${count === 1 ? "dump" : "dumps"}`;
+  setText(document.getElementById("records-where"), where);
+  const steps = { first: 1, previous: view.page - 1, next: view.page + 1, last: pages };
+  for (const link of document.querySelectorAll("#pager [data-go]")) {
+    const target = steps[link.dataset.go];
+    const leads = target >= 1 && target <= pages && target !== view.page;
+    setLink(link, leads ? format({ ...view, page: target }) : null);
+  }
+  return where;
+}
+
+function drawRows(rows, { view, shown }, heir, shine) {
+  keyed(rows, {
+    items: shown.records,
+    attribute: "data-dump-id",
+    key: (record) => record.dump_id,
+    make() {
+      const row = clone("record-template");
+      if (shine) row.dataset.new = "";
+      return row;
+    },
+    fill: (row, record) => fill(row, record, view),
+    heir,
+  });
+}
+
+function fill(row, record, view) {
+  const own = record.uuid || record.versions?.memory_dumps; // another program's point says nothing of these
+  const name = field(row, "dom");
+  setText(name.firstChild, record.dom);
+  setAttribute(name, "href", format({ ...view, vm: record.dom, page: 1 }));
+  setAttribute(name, "title", record.uuid || "All dumps of this VM");
+  setText(field(row, "vmid"), record.vmid || "–");
+  setMoment(field(row, "time"), record.timestamp, when(record.timestamp));
+  setText(field(row, "duration"), duration(record.duration_sec));
+  setText(field(row, "mode"), own ? record.mode : "–");
+  setText(field(row, "pause"), pause(own ? record.guest_pause_ms : null));
+  setText(field(row, "size"), bytes((view.sizes === "stored" ? record.gzip_size_bytes : record.raw_size_bytes) || null));
+  const hash = field(row, "sha256");
+  if (!record.sha256 || hash.textContent !== record.sha256) setText(hash, short(record.sha256) || "–"); // whole where copying was refused
+  setAttribute(hash, "title", record.sha256);
+  setText(field(row, "path"), record.dump_path || "–");
+  setAttribute(field(row, "view"), "href", format(view, `/memory-dumps/${record.dump_id}`));
+  setAttribute(field(row, "view"), "aria-label", `View the dump of ${record.dom}`);
+  const copy = row.querySelector('[data-action="copy"]');
+  setAttribute(copy, "aria-label", `Copy hash of the dump of ${record.dom}`);
+  setHidden(copy, !record.sha256);
+  const { warnings } = record;
+  setText(field(row, "warnings"), `${warnings.length} warning${warnings.length === 1 ? "" : "s"}`);
+  setAttribute(field(row, "warnings"), "title", warnings.join("\n"));
+  setHidden(field(row, "warnings"), warnings.length === 0);
+}
+
+/** Whether somebody reads the table: has scrolled into it, points at it, or has the focus in it. `over` is called when that ends. */
+function readingWatch(section, over) {
+  const area = document.getElementById("records-area");
+  const points = matchMedia("(hover: hover)");
+  let scrolled = false;
+  new IntersectionObserver(
+    ([{ isIntersecting, boundingClientRect, rootBounds }]) => {
+      scrolled = !isIntersecting && boundingClientRect.top < (rootBounds?.top ?? 0);
+      if (!scrolled) over();
+    },
+    { rootMargin: "-48px 0px 0px" },
+  ).observe(section.querySelector("h2"));
+  area.addEventListener("mouseleave", over);
+  area.addEventListener("focusout", () => requestAnimationFrame(over));
+  return () => scrolled || area.contains(document.activeElement) || (points.matches && area.matches(":hover"));
+}
+
+/** Draw, and let what is below come down to its new place: nothing jumps. The only place that reads the layout, once a new record. */
+function slide(section, draw) {
+  const old = section.querySelector("#records-rows > tr");
+  const pager = document.getElementById("pager");
+  const top = (element) => element?.getBoundingClientRect().top ?? 0;
+  const before = [top(old), top(pager)];
+  draw();
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const move = (element, by) => {
+    if (by && !still) element.animate([{ transform: `translateY(${by}px)` }, { transform: "none" }], { duration: SLIDE_MS, easing: "ease-out" });
+  };
+  if (old?.isConnected) move(old.parentElement, before[0] - top(old));
+  const grown = before[1] - top(pager);
+  move(pager, grown);
+  for (let next = section.nextElementSibling; next; next = next.nextElementSibling) if (next.matches("section, details")) move(next, grown);
 }

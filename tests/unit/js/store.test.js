@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { createStore, dumpableVms, endedBadly, guestStandsStill, isPending } from "../../../app/static/store.js";
+import { createStore, dumpableVms, endedBadly, guestStandsStill, isPending, serviceNow } from "../../../app/static/store.js";
 
 const vm = (uuid, more = {}) => ({ uuid, id: 1, name: uuid, memory_bytes: 1024, last_dump: null, ...more });
 const job = (job_id, uuid, phase, more = {}) => ({ job_id, uuid, phase, progress: null, error: null, warnings: [], ...more });
@@ -152,4 +152,32 @@ test("listeners hear of each change until they leave", () => {
   leave();
   store.setConnection("offline");
   assert.equal(told, 1);
+});
+
+test("the time is the service's, whatever this browser's clock says", () => {
+  const store = storeWith({ now: new Date(Date.now() + 86_400_000).toISOString() });
+  assert.ok(Math.abs(serviceNow(store.state) - Date.now() - 86_400_000) < 1000);
+  store.receive({ type: "alive", now: new Date(Date.now() - 60_000).toISOString() });
+  assert.ok(Math.abs(serviceNow(store.state) - Date.now() + 60_000) < 1000);
+});
+
+test("a sign of life moves no cursor", () => {
+  const store = storeWith();
+  store.receive({ type: "alive", now: new Date().toISOString() });
+  assert.equal(store.state.cursor, "c1");
+});
+
+test("what room is left comes with the snapshot and by itself", () => {
+  const store = storeWith({ room: { free_bytes: 1 } });
+  assert.equal(store.state.room.free_bytes, 1);
+  store.receive({ type: "room", cursor: "c2", room: { free_bytes: 2 } });
+  assert.equal(store.state.room.free_bytes, 2);
+});
+
+test("when the next try comes is forgotten as soon as the page is live", () => {
+  const store = storeWith();
+  store.setConnection("reconnecting", 1234);
+  assert.equal(store.state.retryAt, 1234);
+  store.setConnection("live");
+  assert.equal(store.state.retryAt, null);
 });

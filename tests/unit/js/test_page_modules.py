@@ -10,7 +10,7 @@ from pathlib import Path
 
 import playwright
 
-from app.web.templates import bytes_text, duration_text, short_text, when_text
+from app.web.templates import ago_text, bytes_text, duration_text, short_text, when_text
 
 HERE = Path(__file__).resolve().parent
 NODE = Path(playwright.__file__).parent / "driver" / "node"
@@ -51,6 +51,7 @@ def test_the_page_writes_every_figure_as_the_server_does() -> None:
         "duration": [None, 0, *spans, *whole, 59.94, 59.95, 3599.5, 3600],
         "when": [None, "2026-11-23T10:30:00.999999Z", "2026-11-23T12:30:00+02:00"],
         "short": [None, "", "0123456789abcdef"],
+        "ago": [-1, 0, 59.9, 60, 3599.9, 3600, 172_799.9, 172_800, *(span * 100 for span in spans)],
     }
     run = _node("--input-type=module", "--eval", _WRITE_ALL % json.dumps(FORMAT.as_uri()), stdin=json.dumps(asked))
     assert run.returncode == 0, run.stderr
@@ -59,4 +60,5 @@ def test_the_page_writes_every_figure_as_the_server_does() -> None:
         "duration": [duration_text(seconds) for seconds in asked["duration"]],
         "when": [when_text(moment) for moment in asked["when"]],
         "short": [short_text(text) for text in asked["short"]],
+        "ago": [ago_text(seconds) for seconds in asked["ago"]],
     }

@@ -1,0 +1,35 @@
+// Asking the service for something to read. Whatever goes wrong ends in a sentence for a person; what is behind it is on the console.
+
+const LONGEST_MS = 20_000;
+
+/** A question that was refused or not answered. `status` is 0 when nobody answered. */
+export class Refusal extends Error {
+  constructor(status, sentence) {
+    super(sentence);
+    this.status = status;
+  }
+}
+
+/** The JSON at `path`. Throws a `Refusal`, or what `signal` was aborted with. */
+export async function askJson(path, signal) {
+  const response = await answered(path, signal);
+  const answer = await response.json().catch(() => null);
+  signal.throwIfAborted();
+  if (response.ok && answer !== null) return answer;
+  console.warn(path, response.status, answer);
+  throw new Refusal(response.status, answer?.detail ?? `The service answered with HTTP status ${response.status} and no explanation.`);
+}
+
+async function answered(path, signal) {
+  const late = AbortSignal.timeout(LONGEST_MS);
+  try {
+    return await fetch(path, { cache: "no-store", headers: { Accept: "application/json" }, signal: AbortSignal.any([signal, late]) });
+  } catch (error) {
+    signal.throwIfAborted();
+    console.warn(path, error);
+    const sentence = late.aborted
+      ? `The service has not answered for ${LONGEST_MS / 1000} seconds. It may be busy; try again in a moment.`
+      : "The service cannot be reached. Look whether it runs and whether the network is up, then try again.";
+    throw new Refusal(0, sentence);
+  }
+}

@@ -1,0 +1,185 @@
+// A page of the list of records: asked for, kept, and followed when there are more. Touches no DOM.
+
+import { filtersOf, isFiltered, isFirst, isNewest } from "./address.js";
+import { askJson } from "./ask.js";
+
+export const RECORDS = "/api/memory-dumps/records";
+const SOON_MS = 300;
+const AGAIN_MS = 5000;
+const TRIES = 3;
+
+/** How many pages there are; the first one is there even if it is empty. */
+export function pagesOf(count, limit) {
+  return Math.max(1, Math.ceil(count / limit));
+}
+
+/**
+ * How to ask for the page of `view`. `known` is the page before: from there it is a step for the service, and from the other end
+ * of the list it is not far to a late page, where to skip half a million records would be.
+ */
+export function planOf(view, known) {
+  const query = filtersOf(view);
+  const near = known?.key === keyOf(view) ? known : null;
+  const begin = (view.page - 1) * view.limit;
+  if (near?.next && view.page === near.page + 1) {
+    query.set("cursor", near.next);
+  } else if (near && begin < near.count && begin * 2 > near.count) {
+    const end = Math.min(begin + view.limit, near.count);
+    query.set("order", view.order === "asc" ? "desc" : "asc");
+    query.set("offset", near.count - end);
+    query.set("limit", end - begin);
+    return { query, reversed: true, count: near.count };
+  } else if (begin > 0) {
+    query.set("offset", begin);
+  }
+  query.set("limit", view.limit);
+  return { query, reversed: false, count: null };
+}
+
+/** What has to be the same for a page to be near another one. */
+export function keyOf(view) {
+  return `${filtersOf(view)} ${view.limit}`;
+}
+
+/** The page of `view`, or the last one if there are not so many. Throws what `ask` throws. */
+export async function pageOf(view, known, ask, signal) {
+  for (let left = TRIES; ; left -= 1) {
+    const { query, reversed, count: supposed } = planOf(view, left > 0 ? known : null);
+    const { records, count, next_cursor: next } = await ask(`${RECORDS}?${query}`, signal);
+    const pages = pagesOf(count, view.limit);
+    if (left > 0 && (view.page > pages || (reversed && count !== supposed))) {
+      view = { ...view, page: Math.min(view.page, pages) };
+      known = { key: keyOf(view), page: 0, count, next: null };
+    } else {
+      return { view, records: reversed ? records.toReversed() : records, count, next: reversed ? null : next };
+    }
+  }
+}
+
+/**
+ * The list at `view`. `told` is called when it changed by itself. `shown` is what is to be seen, `latest` what is known: with
+ * `accept`, the one becomes the other.
+ */
+export function createList(first, told, leave, ask = askJson) {
+  let asking = new AbortController();
+  let following = new AbortController();
+  let timer = null;
+  let seen = {}; // of the store
+  let known = null;
+  const list = { view: first, shown: null, latest: null, busy: false, error: null, show, load, follow, accept };
+
+  /** Go to another view. */
+  function show(view) {
+    const same = keyOf(view) === keyOf(list.view) && view.page === list.view.page && !list.error;
+    list.view = view;
+    if (same) told();
+    else load();
+  }
+
+  async function load() {
+    stop();
+    list.error = null;
+    if (isNewest(list.view)) {
+      take({ view: list.view, ...newest(), next: null });
+      return told();
+    }
+    const { signal } = asking;
+    const asked = seen;
+    list.busy = true;
+    told();
+    try {
+      const page = await pageOf(list.view, known, ask, signal);
+      signal.throwIfAborted();
+      take({ ...page, view: { ...list.view, page: page.view.page } });
+      if (asked !== seen) catchUp();
+    } catch (refusal) {
+      if (signal.aborted) return;
+      if (refusal.status === 401) return leave();
+      console.warn(refusal);
+      list.error = refusal.message;
+    }
+    list.busy = false;
+    told();
+  }
+
+  function take({ view, records, count, next }) {
+    known = { key: keyOf(view), page: view.page, count, next };
+    list.view = view;
+    list.latest = { records, count };
+    list.shown = list.latest;
+    list.busy = false;
+  }
+
+  function stop() {
+    asking.abort();
+    asking = new AbortController();
+    following.abort();
+    following = new AbortController();
+    clearTimeout(timer);
+    timer = null;
+  }
+
+  /** What the live feed says: it brings what is not filtered; of everything else it says that it is time to ask. */
+  function follow({ records, stats }) {
+    const total = stats.total_dumps;
+    if (records === seen.records && total === seen.total) return;
+    const begins = seen.records === undefined;
+    seen = { records, total };
+    if (begins) return load();
+    if (list.error) load();
+    else if (!list.busy) catchUp();
+  }
+
+  function catchUp() {
+    if (isNewest(list.view)) list.latest = newest();
+    else if (isFiltered(list.view) || isFirst(list.view)) askSoon(SOON_MS);
+    else list.latest = { ...list.latest, count: seen.total };
+  }
+
+  function newest() {
+    const records = seen.records.slice(0, list.view.limit);
+    return { records, count: Math.max(seen.total, records.length) };
+  }
+
+  function askSoon(delay) {
+    timer ??= setTimeout(askAgain, delay);
+  }
+
+  /** Never twice at once: what comes while it runs starts the next one. */
+  async function askAgain() {
+    const { signal } = following;
+    const query = filtersOf(list.view);
+    query.set("limit", isFirst(list.view) ? list.view.limit : 1);
+    let delay = null;
+    const asked = seen;
+    try {
+      const { records, count, next_cursor: next } = await ask(`${RECORDS}?${query}`, signal);
+      signal.throwIfAborted();
+      list.latest = { records: isFirst(list.view) ? records : list.latest.records, count };
+      known = { ...known, count, next: isFirst(list.view) ? next : known.next };
+      if (asked !== seen) delay = SOON_MS;
+    } catch (refusal) {
+      if (signal.aborted) return;
+      if (refusal.status === 401) return leave();
+      console.warn(refusal);
+      delay = AGAIN_MS;
+    }
+    timer = null;
+    if (delay) askSoon(delay);
+    told();
+  }
+
+  function accept() {
+    list.shown = list.latest;
+  }
+
+  return list;
+}
+
+/** How many records `latest` has that `shown` has not: those on the page, or as many as there are more. */
+export function news(shown, latest) {
+  if (!shown || shown.records === latest.records) return 0;
+  const ids = new Set(shown.records.map((record) => record.dump_id));
+  const fresh = latest.records.filter((record) => !ids.has(record.dump_id)).length;
+  return fresh && Math.max(fresh, latest.count - shown.count);
+}

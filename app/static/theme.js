@@ -1,0 +1,36 @@
+// Light or dark, as the person chose: a classic script in the head, so that no page is ever painted in the other one first.
+{
+  const root = document.documentElement;
+  const KEY = "memory-dumps-theme";
+  let chosen = null; // for a browser that keeps nothing
+
+  const read = () => {
+    try {
+      return localStorage.getItem(KEY);
+    } catch {
+      return chosen;
+    }
+  };
+
+  const apply = () => {
+    const theme = read();
+    const known = theme === "light" || theme === "dark";
+    if (known) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    const select = document.getElementById("theme");
+    if (select) select.value = known ? theme : "system";
+  };
+
+  apply();
+  addEventListener("storage", apply); // chosen in another tab
+  addEventListener("pageshow", apply); // a browser fills fields with what stood there before
+  document.addEventListener("DOMContentLoaded", apply);
+  document.addEventListener("change", ({ target }) => {
+    if (target.id !== "theme") return;
+    chosen = target.value;
+    try {
+      localStorage.setItem(KEY, chosen);
+    } catch {} // then the choice lives as long as the page
+    apply();
+  });
+}

@@ -1,0 +1,36 @@
+// Into the clipboard, where the browser allows it: only for pages that came by https or from this machine, and not always then.
+
+import { setText } from "./dom.js";
+
+const COPIED_MS = 2000;
+
+/**
+ * Copy the text of `element`, or `text` where it shows that in short, and let `button`, whose label is "Copy …", say so.
+ * Refused, the text is selected, so that it can be copied by hand.
+ */
+export async function copyFrom(element, button, notify, text = element.textContent) {
+  const what = button.ariaLabel.replace(/^Copy (.)/, (_, first) => first.toUpperCase());
+  const copied = await copy(text);
+  if (copied) {
+    notify("success", `${what} is in the clipboard.`);
+  } else {
+    setText(element, text);
+    getSelection().selectAllChildren(element);
+    notify("warning", `This browser does not allow copying here. ${what} is selected: copy it with Ctrl+C.`);
+  }
+  button.dataset.copyWord ??= button.textContent;
+  button.textContent = copied ? "Copied" : "Selected";
+  setTimeout(() => {
+    button.textContent = button.dataset.copyWord;
+  }, COPIED_MS);
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch (error) {
+    console.warn(error);
+    return false;
+  }
+}

@@ -1,0 +1,175 @@
+// What a person must hear once: a toast over the page, and the same sentence in the polite live region.
+//
+//   notify("error", "The dump of web-01 failed. Make room in /var/dumps.", { event: "failed", name: "web-01" })
+//
+// With `event`, those that come within a second become one: "3 dumps failed" and their names. `kind` is success, error, warning
+// or info. An error says what to do.
+
+import { field, setText } from "./dom.js";
+
+const SHOWN = 5;
+const SHOWN_ON_PHONES = 2;
+const MOST_WAITING = 50;
+const SHOWN_MS = { success: 3000, info: 3000, warning: 5000, error: 8000 };
+const NAMED = 8;
+const TOGETHER_MS = 1000;
+const LEAVING_MS = 160;
+const SAID_MS = 10_000;
+
+/** `notify`, which puts a sentence before the person's eyes and ears. */
+export function createToasts() {
+  const toasts = new Toasts();
+  const merging = new Map(); // event → the toast that takes up more of them
+
+  return function notify(kind, sentence, { event = null, name = "" } = {}) {
+    const other = merging.get(event);
+    if (other && !other.left) {
+      other.names.push(name);
+      toasts.change(other, kind, together(other.names, event, kind));
+      return;
+    }
+    const toast = { kind, sentence, names: [name], element: null, timer: null, left: false };
+    say(sentence);
+    toasts.add(toast);
+    if (!event) return;
+    merging.set(event, toast);
+    setTimeout(() => {
+      merging.delete(event);
+      if (toast.names.length > 1) say(toast.sentence);
+    }, TOGETHER_MS);
+  };
+}
+
+/** The stack of them. Those that are more than one can take in at once wait until others have gone. */
+class Toasts {
+  #messages = document.getElementById("messages");
+  #list = document.getElementById("toasts");
+  #narrow = window.matchMedia("(max-width: 47.99rem)");
+  #shown = new Map(); // element → toast
+  #waiting = [];
+  #more = Object.assign(document.createElement("li"), { className: "toast-more" });
+  #held = false; // while one reads, none leaves
+  #cameFrom = null; // where the keyboard was before it came here
+
+  constructor() {
+    const list = this.#list;
+    list.addEventListener("mouseenter", () => this.#hold());
+    list.addEventListener("mouseleave", () => this.#release());
+    list.addEventListener("focusin", ({ relatedTarget }) => {
+      if (!list.contains(relatedTarget)) this.#cameFrom = relatedTarget;
+      this.#hold();
+    });
+    list.addEventListener("focusout", () => requestAnimationFrame(() => this.#release()));
+    document.addEventListener("close", () => this.#bringToFront(), true); // of a dialog, which would take them with it
+  }
+
+  add(toast) {
+    if (this.#shown.size === 0) this.#held = false;
+    if (this.#shown.size < (this.#narrow.matches ? SHOWN_ON_PHONES : SHOWN)) this.#show(toast);
+    else this.#waiting.push(toast);
+    if (this.#waiting.length > MOST_WAITING) this.#waiting.shift(); // it stands in the activity, too
+    this.#countMore();
+    this.#bringToFront();
+  }
+
+  change(toast, kind, sentence) {
+    Object.assign(toast, { kind, sentence });
+    if (!toast.element) return;
+    setText(field(toast.element, "sentence"), sentence);
+    this.#leaveInTime(toast);
+  }
+
+  #show(toast) {
+    toast.element = draw(toast, () => this.#leave(toast));
+    this.#shown.set(toast.element, toast);
+    this.#list.prepend(toast.element);
+    this.#leaveInTime(toast);
+  }
+
+  #leaveInTime(toast) {
+    clearTimeout(toast.timer);
+    if (!this.#held && !toast.left) toast.timer = setTimeout(() => this.#leave(toast), SHOWN_MS[toast.kind]);
+  }
+
+  #leave(toast) {
+    clearTimeout(toast.timer);
+    if (toast.left) return;
+    toast.left = true;
+    toast.element.dataset.leaving = "";
+    setTimeout(() => this.#remove(toast), LEAVING_MS);
+  }
+
+  #remove({ element }) {
+    const focused = element.contains(document.activeElement);
+    element.remove();
+    this.#shown.delete(element);
+    if (focused) (this.#list.querySelector("button") ?? this.#cameFrom)?.focus({ preventScroll: true });
+    if (this.#waiting.length > 0) this.#show(this.#waiting.shift());
+    this.#countMore();
+    if (this.#shown.size === 0 && this.#list.matches(":popover-open")) this.#list.hidePopover();
+  }
+
+  #hold() {
+    this.#held = true;
+    for (const toast of this.#shown.values()) clearTimeout(toast.timer);
+  }
+
+  #release() {
+    this.#held = this.#list.matches(":hover") || this.#list.contains(document.activeElement);
+    for (const toast of this.#shown.values()) this.#leaveInTime(toast);
+  }
+
+  #countMore() {
+    setText(this.#more, `and ${this.#waiting.length} more`);
+    if (this.#waiting.length > 0) this.#list.append(this.#more);
+    else this.#more.remove();
+  }
+
+  /** Above a modal dialog nothing can be seen, heard or closed but what is within it. */
+  #bringToFront() {
+    const host = [...document.querySelectorAll("dialog:modal")].at(-1) ?? document.body;
+    if (this.#messages.parentElement !== host) host.append(this.#messages);
+    if (this.#shown.size > 0 && !this.#list.matches(":popover-open")) this.#list.showPopover();
+  }
+}
+
+/** A name within a sentence, whatever its letters do to the direction of those around it. */
+export function isolated(name) {
+  return `\u2068${name}\u2069`;
+}
+
+function together(names, event, kind) {
+  const named = names.slice(0, NAMED).map(isolated).join(", ");
+  const rest = names.length > NAMED ? ` and ${names.length - NAMED} more` : "";
+  const why = kind === "error" ? " Why, and what to do, stands with each of them under Running dumps." : "";
+  return `${names.length} dumps ${event}: ${named}${rest}.${why}`;
+}
+
+function say(sentence) {
+  const said = document.createElement("p");
+  requestAnimationFrame(() => {
+    said.textContent = sentence;
+    document.getElementById("announcements").append(said);
+  });
+  setTimeout(() => said.remove(), SAID_MS);
+}
+
+function draw({ kind, sentence }, close) {
+  const item = document.createElement("li");
+  item.className = "toast";
+  item.dataset.kind = kind;
+  const word = document.createElement("strong");
+  word.className = "visually-hidden";
+  word.textContent = `${kind}: `;
+  const text = document.createElement("p");
+  text.dataset.field = "sentence";
+  text.textContent = sentence;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "toast-close";
+  button.ariaLabel = "Close this message";
+  button.textContent = "×";
+  button.addEventListener("click", close);
+  item.append(word, text, button);
+  return item;
+}

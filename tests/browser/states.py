@@ -1,0 +1,254 @@
+"""Every state that a page of the service can be in, for who looks at them: axe-core, and people by ``make screenshots``.
+
+A state's function brings a window there from wherever it was, and returns when there is nothing more to wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from playwright.async_api import Locator, expect
+
+from app.model import Phase, Room
+from app.web.errors import REFERENCE
+from app.web.messages import Hypervisor
+from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, job, line, progress, record, vm
+from tests.browser.visitor import HOME, Visitor
+from tests.nodes import numbered_uuid
+
+FEW = f"{HOME}?limit=25"
+TOASTS = """
+async () => {
+  const {createToasts} = await import(document.querySelector("link[href$='/views/toasts.js']").href);
+  const notify = createToasts();
+  const kinds = ["success", "error", "warning", "info"];
+  for (let one = 1; one <= 20; one++) notify(kinds[one % 4], `Sentence ${one} of a service that has much to say.`);
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A window, and what its page is told."""
+
+    visitor: Visitor
+    feed: Feed
+
+    async def go(self, path: str = FEW) -> None:
+        """Anew to a page that follows the feed."""
+        await self.visitor.go(path)
+        await self.visitor.live()
+
+    async def settled(self) -> None:
+        """What was told has been drawn."""
+        await self.visitor.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+Bring = Callable[[Watched], Awaitable[None]]
+
+
+async def idle(on: Watched) -> None:
+    await on.go(HOME)
+
+
+async def running(on: Watched) -> None:
+    """Ten dumps in every phase; the guest of one stands still, one has fallen back, of one the pass is a later one."""
+    await on.go()
+    phases = [Phase.CAPTURING] * 6 + [Phase.SEALING, Phase.RECORDING, Phase.PREPARING, Phase.QUEUED]
+    vms = [vm(number, last_dump=ago(number * 4000) if number % 3 else None) for number in range(1, 11)]
+    on.feed.say("vms", vms)
+    fell_back = ("vm-db-01 rewrites its memory faster than it can be read, so it was captured the paused way.",)
+    for number, phase in reversed(list(enumerate(phases, 1))):
+        on.feed.say("job", job(number, phase, warnings=fell_back if number == 3 else ()))
+    await on.settled()
+    for share in (0.1, 0.16, 0.27, 0.35, 0.41):
+        for number in range(1, 8):
+            on.feed.send(progress(number, share + number / 20, phase=phases[number - 1]))
+        on.feed.send(progress(2, share, iteration=2))
+        on.feed.send(progress(3, share, mode="paused", guest_paused=True))
+        await on.settled()
+    await expect(on.visitor.running).to_have_count(10)
+
+
+async def ended(on: Watched) -> None:
+    """One that failed, one that was cancelled, and one that a restart interrupted."""
+    await on.go()
+    for number, phase in enumerate((Phase.FAILED, Phase.CANCELLED, Phase.INTERRUPTED), 1):
+        on.feed.say("job", job(number))
+        on.feed.say("job", job(number, phase))
+        on.feed.say("activity", line(number))
+    await expect(on.visitor.ended).to_have_count(3)
+
+
+async def question(on: Watched) -> None:
+    await on.go()
+    await on.visitor.page.locator("#dump-all").click()
+    await expect(on.visitor.page.locator("#dump-all-dialog")).to_be_visible()
+
+
+async def chosen(on: Watched) -> None:
+    """VMs are chosen, and the options are open."""
+    await on.go()
+    for box in (await on.visitor.page.locator("#vms input[type=checkbox]:enabled").all())[:2]:
+        await box.check()
+    await open_all(on.visitor.page.locator("#vms details"))
+
+
+async def toasts(on: Watched) -> None:
+    await on.go()
+    await on.visitor.page.evaluate(TOASTS)
+    await on.settled()
+
+
+async def trouble(on: Watched) -> None:
+    """The hypervisor is away, a guest stands still since a dump, and little room is left."""
+    await on.go()
+    on.feed.say(
+        "hypervisor",
+        Hypervisor(
+            name="kvm-07",
+            uri="qemu:///system",
+            state="disconnected",
+            since=ago(90),
+            message="libvirt does not answer at qemu:///system. Look whether libvirtd runs there.",
+        ),
+    )
+    alarm = "stands still since its dump and could not be resumed. It is tried again; virsh resume helps at once."
+    on.feed.say("vms", [vm(1, state="paused", alarm=alarm), vm(2), vm(3, id=None, state="shutoff")])
+    on.feed.say("room", Room(dump_dir="/var/dumps", free_bytes=9 * GIB, total_bytes=900 * GIB, message=None))
+    await on.settled()
+
+
+async def strange(on: Watched) -> None:
+    """Names with markup, letters that turn the direction round, emoji, 200 characters."""
+    await on.go()
+    names = dict(enumerate(STRANGE_NAMES, 1))
+    on.feed.say("vms", [vm(number, name=name, uuid=numbered_uuid(90 + number)) for number, name in names.items()])
+    for number, name in names.items():
+        on.feed.say("job", job(number, dom=name, uuid=numbered_uuid(90 + number)))
+        on.feed.say("record", record(number, dom=name, uuid=numbered_uuid(90 + number)))
+        on.feed.say("activity", line(number, message=f"\u2068{name}\u2069 was dumped.", dom=name))
+    await on.settled()
+
+
+async def nothing_matches(on: Watched) -> None:
+    await on.go(f"{HOME}?q=nothing-is-called-so")
+
+
+async def details(on: Watched) -> None:
+    await on.go()
+    await details_link(on.visitor).click()
+    await expect(on.visitor.page.locator("#details-body .details")).to_be_visible()
+
+
+async def details_refused(on: Watched) -> None:
+    """The dialog is open, and the service has not given it the manifest."""
+    page = on.visitor.page
+    await on.go()
+    on.visitor.expect_trouble("net::ERR_FAILED")
+    await page.route("**/api/memory-dumps/records/0*", lambda route: route.abort())
+    await details_link(on.visitor).click()
+    await expect(page.locator("#details-body [role=alert]")).to_be_visible()
+    await page.unroute("**/api/memory-dumps/records/0*")
+
+
+async def plots(on: Watched) -> None:
+    await on.go()
+    await open_all(on.visitor.page.locator("details#plots"))
+    await expect(on.visitor.page.locator("#plots-grid")).to_be_visible()
+    await on.settled()
+
+
+async def plots_as_tables(on: Watched) -> None:
+    await plots(on)
+    await on.visitor.page.locator("#plots-tables").check()
+    await expect(on.visitor.page.locator("#plots-grid table").first).to_be_visible()
+
+
+async def menu(on: Watched) -> None:
+    """What the bar's buttons open."""
+    await on.go()
+    await on.visitor.page.locator("#signs").click()
+    await expect(on.visitor.page.locator("#health")).to_be_visible()
+
+
+async def offline(on: Watched) -> None:
+    await on.go()
+    on.feed.refusing = True
+    on.visitor.expect_trouble("net::ERR_INTERNET_DISCONNECTED", "net::ERR_FAILED")
+    await on.visitor.context.set_offline(True)
+    await on.feed.hang_up()
+    await expect(on.visitor.page.locator("#connection")).to_have_attribute("data-connection", "offline")
+
+
+async def online_again(on: Watched) -> None:
+    """No state: the way back from ``offline``."""
+    on.feed.refusing = False
+    await on.visitor.context.set_offline(False)
+
+
+async def details_page(on: Watched) -> None:
+    await on.go()
+    await on.visitor.go(await details_link(on.visitor).get_attribute("href") or "no link")
+    await expect(on.visitor.page.locator(".details")).to_be_visible()
+
+
+async def reference(on: Watched) -> None:
+    await on.visitor.go(REFERENCE)
+
+
+async def problem(on: Watched) -> None:
+    on.visitor.expect_trouble("status of 404")
+    await on.visitor.go("/nothing")
+
+
+async def login(on: Watched) -> None:
+    await on.visitor.go("/login?code=never-made")
+
+
+async def login_refused(on: Watched) -> None:
+    """A link that was used already."""
+    on.visitor.expect_trouble("status of 401", "status of 403")
+    await login(on)
+    await on.visitor.page.get_by_role("button", name="Log in").click()
+    await expect(on.visitor.page.get_by_role("alert")).to_be_visible()
+
+
+STATES: dict[str, Bring] = {
+    "idle": idle,
+    "running": running,
+    "ended": ended,
+    "question": question,
+    "chosen": chosen,
+    "toasts": toasts,
+    "trouble": trouble,
+    "strange-names": strange,
+    "nothing-matches": nothing_matches,
+    "details": details,
+    "details-refused": details_refused,
+    "plots": plots,
+    "plots-as-tables": plots_as_tables,
+    "health": menu,
+    "details-page": details_page,
+    "reference": reference,
+    "problem": problem,
+    "login": login,
+    "login-refused": login_refused,
+    "offline": offline,
+}
+"""``offline`` comes last: after it a window sees nothing but that."""
+
+
+def details_link(visitor: Visitor) -> Locator:
+    """The first record's way to its details."""
+    return visitor.records.first.locator('a[data-field="view"]').first
+
+
+async def open_all(doors: Locator) -> None:
+    """Each ``<details>`` among them."""
+    for door in await doors.all():
+        if await door.get_attribute("open") is None:
+            await door.locator("summary").first.click()
+    for door in await doors.all():
+        await expect(door).to_have_js_property("open", True)

@@ -1,0 +1,89 @@
+"""Nobody is shut out: axe-core finds nothing in any state, and everything can be done by keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.feed import Feed
+from tests.browser.showcase import RECORDS, fill, showcase
+from tests.browser.states import STATES, Watched, idle, online_again
+from tests.browser.visitor import WAIT_MS, Visitor
+from tests.service import Service
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LOOKS = ((1280, "light"), (360, "dark"))
+"""Each state twice: the widest and the narrowest, and every colour of both schemes."""
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service for this module; the first test finds it empty."""
+    with showcase(tmp_path_factory.mktemp("shown"), records=0) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def on(shown: Service, browser: Browser) -> AsyncIterator[Watched]:
+    """One window for all states."""
+    context = await browser.new_context(viewport={"width": LOOKS[0][0], "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    watched = Watched(Visitor(shown, context, await context.new_page()), Feed())
+    await watched.visitor.prepare()
+    await watched.visitor.log_in()
+    await watched.feed.take(watched.visitor.page)
+    yield watched
+    await watched.visitor.assert_untroubled()
+    await context.close()
+
+
+async def assert_shuts_nobody_out(on: Watched) -> None:
+    for width, scheme in LOOKS:
+        await on.visitor.page.set_viewport_size({"width": width, "height": 900})
+        await on.visitor.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        await on.settled()
+        assert await on.visitor.axe() == [], (width, scheme)
+        assert await on.visitor.width_of_overflow() == 0, (width, scheme)
+
+
+async def test_axe_finds_nothing_while_there_is_nothing(on: Watched) -> None:
+    await idle(on)
+    await expect(on.visitor.records).to_have_count(0)
+    await assert_shuts_nobody_out(on)
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_axe_finds_nothing_in_any_state(shown: Service, on: Watched, state: str) -> None:
+    if state == next(iter(STATES)):
+        await fill(shown)
+        await expect(on.visitor.page.locator('#stats [data-field="dumps"]')).to_have_text(f"{RECORDS}")
+    await STATES[state](on)
+    await assert_shuts_nobody_out(on)
+    await on.visitor.page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
+    await online_again(on)
+
+
+async def tab_to(page: Page, selector: str, *, most: int = 90, back: bool = False) -> None:
+    """Press Tab until what has the focus is one of ``selector``, and is seen."""
+    for _ in range(most):
+        if await page.evaluate("(wanted) => document.activeElement?.matches(wanted)", selector):
+            assert await page.evaluate(FOCUS_IS_SEEN), selector
+            return
+        await page.keyboard.press("Shift+Tab" if back else "Tab")
+    raise AssertionError(f"{most} times Tab do not lead to {selector}")
+
+
+FOCUS_IS_SEEN = """
+() => {
+  const active = document.activeElement, box = active.getBoundingClientRect(), style = getComputedStyle(active);
+  const ringed = (one) => one && getComputedStyle(one).outlineStyle !== "none";
+  const at = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  const covered = !(at && (active.contains(at) || at.contains(active)));
+  return !covered && (ringed(active) || ringed(active.closest("label")) || style.boxShadow !== "none");
+}
+"""
+"""A ring is round it, and nothing that is fixed on the screen covers it (WCAG 2.4.7 and 2.4.11)."""
