@@ -90,7 +90,7 @@ function drawState({ view, shown, busy, error }) {
   setHidden(document.getElementById("records-none"), Boolean(error) || count > 0 || !isFiltered(view));
   setAttribute(document.getElementById("records-all"), "href", format(withoutFilters(view)));
   setAttribute(table, "data-sizes", view.sizes);
-  setText(document.getElementById("records-size"), view.sizes === "stored" ? "Compressed" : "Original");
+  setText(document.getElementById("records-size"), view.sizes === "stored" ? "Compressed size" : "Original size");
   const newestFirst = view.order === "desc";
   setAttribute(document.getElementById("records-time"), "aria-sort", newestFirst ? "descending" : "ascending");
   const sort = document.getElementById("records-sort");
@@ -132,7 +132,6 @@ function fill(row, record, view) {
   const name = field(row, "dom");
   setText(name.firstChild, record.dom);
   setAttribute(name, "href", format({ ...view, vm: record.dom, page: 1 }));
-  setAttribute(name, "title", record.uuid || "All dumps of this VM");
   setText(field(row, "vmid"), record.vmid || "–");
   setMoment(field(row, "time"), record.timestamp, when(record.timestamp));
   setText(field(row, "duration"), duration(record.duration_sec));
@@ -148,10 +147,15 @@ function fill(row, record, view) {
   const copy = row.querySelector('[data-action="copy"]');
   setAttribute(copy, "aria-label", `Copy hash of the dump of ${record.dom}`);
   setHidden(copy, !record.sha256);
-  const { warnings } = record;
-  setText(field(row, "warnings"), `${warnings.length} warning${warnings.length === 1 ? "" : "s"}`);
-  setAttribute(field(row, "warnings"), "title", warnings.join("\n"));
-  setHidden(field(row, "warnings"), warnings.length === 0);
+  fillWarnings(field(row, "warnings"), record.warnings);
+}
+
+/** A record never changes, so a row that the server wrote has a sign if it needs one. */
+function fillWarnings(sign, warnings) {
+  if (!sign) return;
+  setText(sign, `${warnings.length} warning${warnings.length === 1 ? "" : "s"}`);
+  setAttribute(sign, "title", warnings.join("\n"));
+  setHidden(sign, warnings.length === 0);
 }
 
 /** Whether somebody reads the table: has scrolled into it, points at it, or has the focus in it. `over` is called when that ends. */
