@@ -1,6 +1,6 @@
 // What a person can ask the service for. Each request has a key in the store: pending while it runs, an error if refused.
 
-import { isolated } from "./views/toasts.js";
+import { isolated } from "./format.js";
 
 const LONGEST_MS = 30_000;
 const KEPT_MS = 60_000;

@@ -9,14 +9,13 @@ import { barView } from "./views/bar.js";
 import { controlView } from "./views/control.js";
 import { doorsView } from "./views/doors.js";
 import { jobsView } from "./views/jobs.js";
+import { notify } from "./views/notify.js";
 import { recordsView } from "./views/records.js";
 import { statsView } from "./views/stats.js";
-import { createToasts } from "./views/toasts.js";
 
 const FRESHEN_MS = 15_000; // "4 min ago" grows old by itself
 
 const store = createStore(JSON.parse(document.getElementById("snapshot").textContent));
-const notify = createToasts();
 const leave = () => window.location.assign(`/login?next=${encodeURIComponent(window.location.pathname + window.location.search)}`);
 const actions = createActions(store, notify, leave);
 const views = [barView(), statsView(), alarmsView(), controlView(store, actions, notify), jobsView(store, actions, notify), recordsView(store, notify, leave), activityView(), doorsView(store, notify, leave)];

@@ -20,8 +20,7 @@ from tests.nodes import numbered_uuid
 FEW = f"{HOME}?limit=25"
 TOASTS = """
 async () => {
-  const {createToasts} = await import(document.querySelector("link[href$='/views/toasts.js']").href);
-  const notify = createToasts();
+  const {notify} = await import(document.querySelector("link[href$='/views/notify.js']").href);
   const kinds = ["success", "error", "warning", "info"];
   for (let one = 1; one <= 20; one++) notify(kinds[one % 4], `Sentence ${one} of a service that has much to say.`);
 }

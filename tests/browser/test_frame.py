@@ -25,9 +25,8 @@ LIGHT, DARK = "rgb(241, 243, 243)", "rgb(17, 21, 23)"
 
 FLOOD = """
 async ([kind, count, event]) => {
-  const {createToasts} = await import(document.querySelector("link[href$='/views/toasts.js']").href);
-  window.notify ??= createToasts();
-  for (let one = 1; one <= count; one++) window.notify(kind, `Sentence ${one}.`, event ? {event, name: `vm-${one}`} : {});
+  const {notify} = await import(document.querySelector("link[href$='/views/notify.js']").href);
+  for (let one = 1; one <= count; one++) notify(kind, `Sentence ${one}.`, event ? {event, name: `vm-${one}`} : {});
 }
 """
 

@@ -1,5 +1,7 @@
 // What is loaded when somebody opens it, and not before: the details of a dump, which have an address of their own, and the plots.
 
+import { load } from "./load.js";
+
 const DETAILS = /^\/memory-dumps\/([^/]+)$/;
 
 /** The view that keeps up to date what lies behind the doors, once they are open. */
@@ -27,7 +29,7 @@ export function doorsView(store, notify, leave) {
   const followAddress = async () => {
     const id = DETAILS.exec(location.pathname)?.[1];
     if (!id && !opened.details) return;
-    const details = await open("details", async () => (await loaded("details", "details")).createDetails(store, notify, leave));
+    const details = await open("details", async () => (await load("details", "details")).createDetails(store, notify, leave));
     if (details) details.show(DETAILS.exec(location.pathname)?.[1]);
     else if (id) history.back();
   };
@@ -45,7 +47,7 @@ export function doorsView(store, notify, leave) {
 
   plots.addEventListener("toggle", async () => {
     if (!plots.open) return;
-    const view = await open("plots", async () => (await loaded("plots", "charts")).createPlots(store, leave));
+    const view = await open("plots", async () => (await load("plots", "charts")).createPlots(store, leave));
     if (view) view(store.state);
     else plots.open = false;
   });
@@ -54,18 +56,4 @@ export function doorsView(store, notify, leave) {
     ready.details?.freshen(state);
     if (plots.open) ready.plots?.(state);
   };
-}
-
-/** The module, once the style of what it shows is there, too. */
-async function loaded(name, style) {
-  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL(`../css/${style}.css`, import.meta.url) });
-  const [module] = await Promise.all([
-    import(`./${name}.js`),
-    new Promise((resolve, reject) => {
-      link.addEventListener("load", resolve);
-      link.addEventListener("error", () => reject(new Error(`${style}.css`)));
-      document.head.append(link);
-    }),
-  ]);
-  return module;
 }

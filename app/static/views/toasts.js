@@ -1,10 +1,6 @@
-// What a person must hear once: a toast over the page, and the same sentence in the polite live region.
-//
-//   notify("error", "The dump of web-01 failed. Make room in /var/dumps.", { event: "failed", name: "web-01" })
-//
-// With `event`, those that come within a second become one: "3 dumps failed" and their names. `kind` is success, error, warning
-// or info. An error says what to do.
+// The toasts that `notify` shows: a stack over the page, and the same sentences in the polite live region.
 
+import { isolated } from "../format.js";
 import { field, setText } from "./dom.js";
 
 const SHOWN = 5;
@@ -16,7 +12,7 @@ const TOGETHER_MS = 1000;
 const LEAVING_MS = 160;
 const SAID_MS = 10_000;
 
-/** `notify`, which puts a sentence before the person's eyes and ears. */
+/** What `notify` calls. */
 export function createToasts() {
   const toasts = new Toasts();
   const merging = new Map(); // event → the toast that takes up more of them
@@ -131,11 +127,6 @@ class Toasts {
     if (this.#messages.parentElement !== host) host.append(this.#messages);
     if (this.#shown.size > 0 && !this.#list.matches(":popover-open")) this.#list.showPopover();
   }
-}
-
-/** A name within a sentence, whatever its letters do to the direction of those around it. */
-export function isolated(name) {
-  return `\u2068${name}\u2069`;
 }
 
 function together(names, event, kind) {
