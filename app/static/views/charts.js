@@ -41,7 +41,8 @@ export function columns(figure, days, measure, write) {
   const known = drawn.get(figure);
   if (!known) watch(figure);
   known?.chart.destroy();
-  const chart = new window.uPlot(options(figure, days, measure, write), [days.map(({ day }) => Date.parse(day) / 1000), days.map(measure)], area(figure));
+  const figures = [days.map(({ day }) => Date.parse(day) / 1000), days.map(measure)];
+  const chart = new window.uPlot(options(figure, days, measure, write), figures, area(figure));
   drawn.set(figure, { chart, again: () => columns(figure, days, measure, write) });
   setText(field(figure, "says"), "");
 }
