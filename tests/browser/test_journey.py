@@ -51,11 +51,13 @@ async def test_a_new_user_gets_from_the_printed_url_to_a_sealed_dump(new_service
     await expect(page.locator("#hypervisor")).to_have_attribute("data-state", "connected")
     await expect(field(visitor.vm(SHOP), "name")).to_have_text(SHOP.name)
     await expect(field(visitor.vm(SHOP), "state")).to_have_text("running")
-    await expect(field(visitor.vm(SHOP), "last-dump")).to_have_text("never")
+    await expect(field(visitor.vm(SHOP), "last-dump")).to_have_text("never dumped")
     await expect(page.locator("#records-empty")).to_be_visible()
 
     await page.evaluate(WATCH)
-    await visitor.dump_button(SHOP).click()
+    await expect(visitor.dump_button).to_be_disabled()
+    await visitor.choice(SHOP).check()
+    await page.get_by_role("button", name="Dump selected VM").click()
     await expect(visitor.records).to_have_count(1)
 
     assert_progress_was_seen(await page.evaluate(WHAT_WAS_SEEN))  # which a reload would have forgotten
@@ -63,7 +65,7 @@ async def test_a_new_user_gets_from_the_printed_url_to_a_sealed_dump(new_service
     await expect(page.locator('#stats [data-field="dumps"]')).to_have_text("1")
     await expect(field(visitor.vm(SHOP), "last-dump")).to_contain_text("UTC")
     await expect(visitor.running).to_have_count(0)
-    await expect(visitor.dump_button(SHOP)).to_be_enabled()
+    await expect(visitor.choice(SHOP)).to_be_enabled()
     await expect(page.locator("#announcements")).to_contain_text(f"The dump of {SHOP.name} is complete")
     await expect(page.locator('#activity-list > li[data-kind="success"]')).to_contain_text(SHOP.name)
 

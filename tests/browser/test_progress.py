@@ -104,7 +104,7 @@ async def test_a_live_dump_is_called_live_by_the_script_and_by_the_server(
     with running_service(tmp_path, LIBVIRT_URI=rack.uri) as service:
         visitor, reader = await window(service), await window(service, scripts=False)
         await visitor.live()
-        await visitor.dump_button(SHOP).click()
+        await visitor.dump(SHOP)
         with capture_process(service, SHOP) as process:
             await visitor.until(
                 "(way) => document.querySelector('#jobs-list [data-field=mode]')?.textContent === way",

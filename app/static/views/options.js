@@ -29,17 +29,13 @@ export function createOptions(door) {
   const show = () => {
     pause.disabled = mode.value === "paused"; // which stops the guest for as long as the reading takes
     for (const hint of document.getElementById("dump-mode-hint").children) setHidden(hint, hint.dataset.for !== mode.value);
-    for (const name in wrong) if (input(name).ariaInvalid === "true") say(name, wrong[name]());
+    for (const name in wrong) say(name, wrong[name]()); // at once: said when one leaves the field, it would move the button that one presses
     const notes = [reason.value && "reason", kase.value && "case"];
     const longest = !pause.disabled && pause.value.trim() && `${pause.value.trim()} ms`;
     setText(door.querySelector('[data-field="said"]'), [mode.value, compression.value, longest, ...notes].filter(Boolean).join(", "));
   };
 
   door.addEventListener("input", show);
-  door.addEventListener("change", ({ target }) => {
-    const name = target.id.slice("dump-".length);
-    if (wrong[name]) say(name, wrong[name]());
-  });
   door.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
   show();
 
