@@ -194,7 +194,9 @@ async def details_page(on: Watched) -> None:
 
 
 async def reference(on: Watched) -> None:
+    """Of each group of operations the first: all others are made by the same lines."""
     await on.visitor.go(REFERENCE)
+    await on.visitor.page.evaluate("document.querySelectorAll('.operation ~ .operation').forEach((one) => one.remove())")
 
 
 async def problem(on: Watched) -> None:
