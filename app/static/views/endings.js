@@ -1,5 +1,4 @@
 // How dumps ended: well, which is shown for some seconds where the dump ran, or badly, which stays until somebody puts it away.
-// Loaded when the first dump runs, or has ended.
 
 import { bytes, duration, pause, when } from "../format.js";
 import { clone, field, keyed, setAttribute, setHidden, setLines, setText } from "./dom.js";

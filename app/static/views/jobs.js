@@ -5,6 +5,7 @@ import { endedBadly, isActive } from "../store.js";
 import { createTraces } from "../traces.js";
 import { fillRunning, fillStood, fillWaiting } from "./cards.js";
 import { clone, keyed, setHidden, setText } from "./dom.js";
+import { fillResult, makeResult, showEnded } from "./endings.js";
 import { glide } from "./glide.js";
 
 const KIND_OF_ENDING = { completed: "success", cancelled: "info", failed: "error", interrupted: "error" };
@@ -12,31 +13,20 @@ const MOST_RESULTS = 6;
 const MOST_WAITING = 100;
 const TICK_MS = 100;
 
-export function jobsView(store, actions, notify) {
+/** `begun`: ids of jobs that ran before it was here, and whose end is news nevertheless. */
+export function jobsView(store, actions, notify, begun = new Set()) {
   const part = (name) => document.getElementById(name);
   const [section, running, waiting, heading] = ["jobs", "jobs-list", "waiting-list", "jobs-heading"].map(part);
   const atOnce = Number(section.dataset.atOnce);
   const traces = createTraces();
   const results = new Set(); // ids of completed jobs whose result is shown, the newest last
-  const tell = teller(notify, (job) => {
+  const tell = teller(notify, begun, (job) => {
     results.add(job.job_id);
     if (results.size > MOST_RESULTS) results.delete(results.values().next().value);
   });
-  let endings = null; // the module, when it was wanted
-  let loading = false;
   let shown = "";
   let ticking = null;
 
-  const load = async () => {
-    loading = true;
-    try {
-      endings = await import("./endings.js");
-      view(store.state);
-    } catch (error) {
-      console.warn(error); // tried again with the next change; until then the toasts say how dumps end
-    }
-    loading = false;
-  };
   const leave = (jobId) => {
     results.delete(jobId);
     view(store.state);
@@ -64,7 +54,7 @@ export function jobsView(store, actions, notify) {
 
   const makeCard = (job) => {
     if (isActive(job)) return clone("job-template");
-    const card = endings.makeResult(() => leave(job.job_id));
+    const card = makeResult(() => leave(job.job_id));
     const before = part(`job-${job.job_id}`);
     if (before) card.style.minBlockSize = `${before.offsetHeight}px`; // what stands below stays until it leaves
     return card;
@@ -72,24 +62,23 @@ export function jobsView(store, actions, notify) {
 
   const draw = (cards, later, state) => {
     const list = (items, attribute, make, fill) => ({ items, attribute, key: slot, make, fill, heir: heading });
-    const fillCard = (card, job) => (isActive(job) ? fillRunning(card, job, state, traces) : endings.fillResult(card, job, state.records));
+    const fillCard = (card, job) => (isActive(job) ? fillRunning(card, job, state, traces) : fillResult(card, job, state.records));
     setHidden(part("jobs-empty"), cards.length > 0);
     keyed(running, list(cards, "data-slot", makeCard, fillCard));
     keyed(waiting, list(later.slice(0, MOST_WAITING), "data-job-id", () => clone("waiting-template"), (row, job) => fillWaiting(row, job, state)));
     setHidden(part("waiting"), later.length === 0);
-    setText(part("waiting-heading"), later.length > MOST_WAITING ? `${later.length} waiting, of which the first ${MOST_WAITING} are` : `${later.length} waiting`);
+    setText(part("waiting-heading"), later.length > MOST_WAITING ? `The first ${MOST_WAITING} of ${later.length} waiting` : `${later.length} waiting`);
   };
 
   function view(state) {
     const bad = endedBadly(state);
     tell(state);
-    const [cards, later] = arranged(state.jobs, atOnce, (job) => endings && results.has(job.job_id));
-    if (!endings && !loading && cards.length + bad.length > 0) load();
+    const [cards, later] = arranged(state.jobs, atOnce, results);
     const arrangement = [cards.map(slot), later.length, bad.map(slot), ...cards.map((job) => job.warnings.length)].join(" ");
     const show = () => {
       draw(cards, later, state);
-      endings?.showEnded(bad, heading);
-      setHidden(part("ended-link"), !endings || bad.length === 0);
+      showEnded(bad, heading);
+      setHidden(part("ended-link"), bad.length === 0);
       setText(part("ended-link"), `${bad.length} without a dump`);
     };
     if (arrangement === shown) show();
@@ -101,13 +90,13 @@ export function jobsView(store, actions, notify) {
 }
 
 /** What has a card: in the order in which it was asked for, so that one which comes, comes last. And what waits behind. */
-function arranged(jobs, atOnce, hasResult) {
+function arranged(jobs, atOnce, results) {
   const inOrder = jobs.toReversed();
   const queued = inOrder.filter((job) => job.phase === "queued");
   const begun = inOrder.filter((job) => isActive(job) && job.phase !== "queued").length;
   const later = queued.slice(Math.max(0, atOnce - begun));
   const behind = new Set(later);
-  return [inOrder.filter((job) => (isActive(job) && !behind.has(job)) || (!isActive(job) && hasResult(job))), later];
+  return [inOrder.filter((job) => (isActive(job) && !behind.has(job)) || results.has(job.job_id)), later];
 }
 
 /** A card and the result that follows it are two elements. */
@@ -116,8 +105,8 @@ function slot(job) {
 }
 
 /** Says aloud how a job ended that was running before; what had ended before the page came is not news. */
-function teller(notify, completed) {
-  let running = new Set();
+function teller(notify, begun, completed) {
+  let running = begun;
   return ({ jobs }) => {
     for (const job of jobs) {
       if (!running.has(job.job_id) || isActive(job)) continue;
