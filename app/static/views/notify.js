@@ -6,7 +6,7 @@
 // or info. An error says what to do. How it looks comes with the first one, or with the first touch of a key or a button: what one
 // does may fail because the service is away, and then nothing could be loaded any more.
 
-import { load } from "./load.js";
+import { load, onFirstTouch } from "./load.js";
 
 const SHOWN_MS = 10_000;
 
@@ -35,4 +35,4 @@ function showPlainly(kind, sentence) {
   setTimeout(() => notice.remove(), SHOWN_MS);
 }
 
-for (const touch of ["pointerdown", "keydown"]) addEventListener(touch, () => ready().catch(() => {}), { once: true, passive: true });
+onFirstTouch(ready);
