@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from demo import PrivateLibvirt
 from tests.browser.conftest import ALPHA, BETA, GONE, SHOP, OpenWindow
-from tests.browser.visitor import Visitor, field
+from tests.browser.visitor import Visitor, field, isolated
 from tests.service import Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -63,7 +63,7 @@ async def test_a_dump_that_fails_says_why_in_words_and_by_its_code(small_service
     await expect(field(visitor.ended, "code")).to_have_text("dump-dir-unusable")
     await expect(field(visitor.ended, "message")).to_contain_text(str(small_service.dump_dir))
     await expect(visitor.activity.first).to_contain_text(str(small_service.dump_dir))
-    await expect(visitor.page.locator("#announcements")).to_contain_text(f"The dump of {ALPHA.name} failed.")
+    await expect(visitor.page.locator("#announcements")).to_contain_text(f"The dump of {isolated(ALPHA.name)} failed.")
 
 
 async def test_two_pages_show_the_same_while_a_dump_runs_and_afterwards(service: Service, window: OpenWindow) -> None:

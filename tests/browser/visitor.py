@@ -170,6 +170,11 @@ def field(part: Locator, name: str) -> Locator:
     return part.locator(f'[data-field="{name}"]')
 
 
+def isolated(name: str) -> str:
+    """A VM's name as it stands in a sentence: its letters do not turn round those beside it."""
+    return f"\u2068{name}\u2069"
+
+
 def login_path(service: Service) -> str:
     """A fresh login URL's path and query; what ``python -m app login-url`` makes, without starting a Python for it."""
     parts = urlsplit(make_login_url(Settings.from_environment(service.environment)))
