@@ -71,19 +71,13 @@ export function jobsView(store, actions, notify, begun = new Set()) {
   };
 
   function view(state) {
-    const bad = endedBadly(state);
     tell(state);
     const [cards, later] = arranged(state.jobs, atOnce, results);
-    const arrangement = [cards.map(slot), later.length, bad.map(slot), ...cards.map((job) => job.warnings.length)].join(" ");
-    const show = () => {
-      draw(cards, later, state);
-      showEnded(bad, heading);
-      setHidden(part("ended-link"), bad.length === 0);
-      setText(part("ended-link"), `${bad.length} without a dump`);
-    };
-    if (arrangement === shown) show();
-    else glide(() => section.querySelectorAll("#jobs-list > li, #waiting, #ended"), show);
+    const arrangement = [cards.map(slot), ...cards.map((job) => job.warnings.length)].join(" ");
+    if (arrangement === shown) draw(cards, later, state);
+    else glide(() => running.children, () => draw(cards, later, state));
     shown = arrangement;
+    showEnded(endedBadly(state), heading);
     if (!ticking) tick();
   }
   return view;
