@@ -3,7 +3,6 @@
 import { createHistory, format, isFiltered, parse, withoutFilters } from "../address.js";
 import { bytes, duration, pause, short, when } from "../format.js";
 import { createList, news, pagesOf } from "../list.js";
-import { copyFrom } from "./copy.js";
 import { clone, field, keyed, setAttribute, setHidden, setMoment, setNotice, setText } from "./dom.js";
 import { createAutoRefresh, createFilters, setLink } from "./filters.js";
 
@@ -31,16 +30,14 @@ export function recordsView(store, notify, leave) {
   };
 
   section.addEventListener("click", (event) => {
-    const link = event.target.closest("a[data-list]");
+    const link = event.target.closest('a:is([data-list], [data-field="dom"])');
     if (link?.hasAttribute("aria-disabled")) return;
     if (link && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey)) {
       event.preventDefault();
       go(parse(new URL(link.href).search), "push");
     }
     const button = event.target.closest('[data-action="copy"]');
-    if (!button) return;
-    const hash = field(button.closest("tr"), "sha256");
-    copyFrom(hash, button, notify, hash.title);
+    if (button) copyHash(button, notify);
   });
   newsButton.addEventListener("click", () => {
     heading.focus();
@@ -76,6 +73,18 @@ export function recordsView(store, notify, leave) {
   }
 
   return (state) => view(state);
+}
+
+async function copyHash(button, notify) {
+  const hash = field(button.closest("tr"), "sha256");
+  try {
+    const { copyFrom } = await import("./copy.js");
+    await copyFrom(hash, button, notify, hash.title);
+  } catch (error) {
+    console.warn(error);
+    setText(hash, hash.title);
+    notify("warning", "Copying could not be loaded; the whole hash is shown instead. Select it and press Ctrl+C.");
+  }
 }
 
 function drawState({ view, shown, busy, error }) {
@@ -143,7 +152,7 @@ function fill(row, record, view) {
   setAttribute(hash, "title", record.sha256);
   setText(field(row, "path"), record.dump_path || "–");
   setAttribute(field(row, "view"), "href", format(view, `/memory-dumps/${record.dump_id}`));
-  setAttribute(field(row, "view"), "aria-label", `View the dump of ${record.dom}`);
+  setAttribute(field(row, "view"), "aria-label", `View dump of ${record.dom}`);
   const copy = row.querySelector('[data-action="copy"]');
   setAttribute(copy, "aria-label", `Copy hash of the dump of ${record.dom}`);
   setHidden(copy, !record.sha256);
