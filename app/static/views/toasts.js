@@ -2,6 +2,7 @@
 
 import { isolated } from "../format.js";
 import { field, setText } from "./dom.js";
+import { glide } from "./glide.js";
 
 const SHOWN = 5;
 const SHOWN_ON_PHONES = 2;
@@ -77,8 +78,8 @@ class Toasts {
 
   #show(toast) {
     toast.element = draw(toast, () => this.#leave(toast));
+    glide(() => this.#shown.keys(), () => this.#list.prepend(toast.element));
     this.#shown.set(toast.element, toast);
-    this.#list.prepend(toast.element);
     this.#leaveInTime(toast);
   }
 
@@ -97,8 +98,8 @@ class Toasts {
 
   #remove({ element }) {
     const focused = element.contains(document.activeElement);
-    element.remove();
     this.#shown.delete(element);
+    glide(() => this.#shown.keys(), () => element.remove());
     if (focused) (this.#list.querySelector("button") ?? this.#cameFrom)?.focus({ preventScroll: true });
     if (this.#waiting.length > 0) this.#show(this.#waiting.shift());
     this.#countMore();
