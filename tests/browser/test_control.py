@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,11 +15,20 @@ from tests.browser import feed
 from tests.browser.conftest import ALPHA, BETA, GONE, OpenWindow
 from tests.browser.feed import GIB, Feed
 from tests.browser.visitor import Visitor, field
-from tests.service import Service
+from tests.nodes import node
+from tests.service import Service, running_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TRIGGER = "**/api/memory-dumps/trigger"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that these tests let pages come from, and that dumps nothing."""
+    folder = tmp_path_factory.mktemp("stage")
+    with running_service(folder, LIBVIRT_URI=node(folder / "node.xml", (ALPHA, BETA, GONE))) as started:
+        yield started
 
 
 async def shown(visitor: Visitor) -> list[str]:
@@ -116,10 +126,8 @@ async def test_the_options_go_with_the_request_and_into_the_manifest(small_servi
     assert len(list(small_service.dump_dir.glob("*.mem.zst"))) == 1
 
 
-async def test_buttons_are_off_while_their_request_runs_and_a_refusal_says_what_to_do(
-    small_service: Service, window: OpenWindow
-) -> None:
-    visitor = await window(small_service)
+async def test_buttons_are_off_while_their_request_runs_and_a_refusal_says_what_to_do(stage: Service, window: OpenWindow) -> None:
+    visitor = await window(stage)
     await visitor.live()
     page, notice = visitor.page, part(visitor, "vms-error")
     held: asyncio.Queue[Route] = asyncio.Queue()
@@ -161,16 +169,16 @@ def refusal(*uuids: str) -> dict[str, Any]:
     return {"type": "about:blank", "status": 409, "code": "already-dumping", "detail": "Two things are wrong.", "errors": errors}
 
 
-async def test_a_vm_that_is_unknown_by_now_is_said_in_the_services_words(small_service: Service, window: OpenWindow) -> None:
-    visitor = await window(small_service)
+async def test_a_vm_that_is_unknown_by_now_is_said_in_the_services_words(stage: Service, window: OpenWindow) -> None:
+    visitor = await window(stage)
     await visitor.page.route(TRIGGER, lambda route: route.continue_(post_data='{"vm_ids": ["nobody"]}'))
     await visitor.dump(ALPHA.uuid)
     await expect(part(visitor, "vms-error")).to_contain_text("nobody")
     visitor.expect_trouble("status of 404")
 
 
-async def test_before_all_are_dumped_the_page_says_what_that_means(small_service: Service, window: OpenWindow) -> None:
-    visitor, says = await fed(small_service, window)
+async def test_before_all_are_dumped_the_page_says_what_that_means(stage: Service, window: OpenWindow) -> None:
+    visitor, says = await fed(stage, window)
     dialog, text = part(visitor, "dump-all-dialog"), part(visitor, "dump-all-text")
     says.say("vms", [feed.vm(1, memory_bytes=GIB), feed.vm(2, memory_bytes=2 * GIB), feed.vm(3, id=None, state="shutoff")])
     says.say("room", Room(dump_dir="/var/dumps", free_bytes=2 * GIB, total_bytes=9 * GIB, message=None))
@@ -191,8 +199,8 @@ async def test_before_all_are_dumped_the_page_says_what_that_means(small_service
     await expect(part(visitor, "dump-all")).to_be_disabled()
 
 
-async def test_five_hundred_vms_and_strange_names_keep_the_panel_as_it_is(small_service: Service, window: OpenWindow) -> None:
-    visitor, says = await fed(small_service, window)
+async def test_five_hundred_vms_and_strange_names_keep_the_panel_as_it_is(stage: Service, window: OpenWindow) -> None:
+    visitor, says = await fed(stage, window)
     dump = visitor.dump_button
     before = await dump.bounding_box()
     odd = [feed.vm(501 + place, name=name) for place, name in enumerate(feed.STRANGE_NAMES)]
@@ -221,10 +229,8 @@ async def test_five_hundred_vms_and_strange_names_keep_the_panel_as_it_is(small_
     await expect(dump).to_be_disabled()
 
 
-async def test_the_panel_says_when_there_is_nothing_or_nothing_new_to_choose_from(
-    small_service: Service, window: OpenWindow
-) -> None:
-    visitor, says = await fed(small_service, window)
+async def test_the_panel_says_when_there_is_nothing_or_nothing_new_to_choose_from(stage: Service, window: OpenWindow) -> None:
+    visitor, says = await fed(stage, window)
     unreachable = {"name": "kvm-07", "uri": "test:///", "state": "unreachable", "message": "It is away.", "since": feed.ago(1)}
     says.send({"type": "hypervisor", "hypervisor": unreachable})
     await expect(part(visitor, "vms-old")).to_be_visible()
