@@ -82,16 +82,87 @@ async def test_axe_finds_nothing_in_any_state(shown: Service, on: Watched, state
     await online_again(on)
 
 
+async def test_a_dump_is_made_found_read_and_filtered_by_keyboard_alone(shown: Service, browser: Browser) -> None:
+    context = await browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    visitor = Visitor(shown, context, await context.new_page())
+    try:
+        await visitor.prepare()
+        await visitor.log_in()
+        await visitor.live()
+        before = await visitor.records.first.get_attribute("data-dump-id")
+        await dumps_a_vm(visitor.page)
+        await expect(visitor.records.first).not_to_have_attribute("data-dump-id", before or "")
+        await reads_its_details(visitor.page)
+        await searches_and_turns_the_order(visitor)
+        await chooses_dark(visitor.page)
+        await visitor.assert_untroubled()
+    finally:
+        await context.close()
+
+
+async def dumps_a_vm(page: Page) -> None:
+    """From the top of the page: over the bar, to a VM, its options and the button."""
+    await tab_to(page, ".skip-link")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#main")).to_be_focused()
+    await tab_to(page, "#vms-search")
+    await page.keyboard.type("web-02")
+    await tab_to(page, "#vms-list input")
+    await page.keyboard.press("Space")
+    await tab_to(page, "#dump-options > summary")
+    await page.keyboard.press("Enter")
+    await tab_to(page, "#dump-reason")
+    await page.keyboard.type("by keyboard")
+    await tab_to(page, "#dump-selected")
+    await page.keyboard.press("Enter")
+
+
+async def reads_its_details(page: Page) -> None:
+    """The dialog takes the focus, keeps it, and gives it back."""
+    await tab_to(page, "#records-rows tr:first-child [data-field=view]")
+    await page.keyboard.press("Enter")
+    dialog = page.locator("#details-dialog")
+    await expect(dialog.locator('[data-text="reason"]')).to_have_text("by keyboard")
+    await tab_to(page, "#details-close")
+    await page.keyboard.press("Shift+Tab")
+    await tab_to(page, "[data-copy=sha256]")
+    await page.keyboard.press("Escape")
+    await expect(dialog).not_to_be_visible()
+    await page.wait_for_function(FOCUS_IS_ON, arg="#records-rows tr:first-child [data-field=view]")
+
+
+async def searches_and_turns_the_order(visitor: Visitor) -> None:
+    page = visitor.page
+    await tab_to(page, "#filter-q", back=True)
+    await page.keyboard.type("grafana")
+    await expect(page).to_have_url(f"{visitor.service.url}{HOME}?q=grafana")
+    await expect(page.locator("#records-rows [data-field=dom]").first).to_have_text("grafana")
+    await tab_to(page, "#filters-reset")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#filter-q")).to_have_value("")
+    await tab_to(page, "#records-sort")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#records-time")).to_have_attribute("aria-sort", "ascending")
+
+
+async def chooses_dark(page: Page) -> None:
+    await tab_to(page, "#theme", back=True)
+    await page.keyboard.press("End")
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
 async def tab_to(page: Page, selector: str, *, most: int = 90, back: bool = False) -> None:
     """Press Tab until what has the focus is one of ``selector``, and is seen."""
     for _ in range(most):
-        if await page.evaluate("(wanted) => document.activeElement?.matches(wanted)", selector):
+        if await page.evaluate(FOCUS_IS_ON, selector):
             assert await page.evaluate(FOCUS_IS_SEEN), selector
             return
         await page.keyboard.press("Shift+Tab" if back else "Tab")
     raise AssertionError(f"{most} times Tab do not lead to {selector}")
 
 
+FOCUS_IS_ON = "(wanted) => document.activeElement?.matches(wanted)"
 FOCUS_IS_SEEN = """
 () => {
   const active = document.activeElement, box = active.getBoundingClientRect(), style = getComputedStyle(active);

@@ -40,6 +40,8 @@ export function doorsView(store, notify, leave) {
     const url = new URL(link.href);
     if (url.origin !== location.origin || !DETAILS.test(url.pathname)) return;
     event.preventDefault();
+    // Whoever came by "Skip to the content" would be led there again, away from this link, on the way back.
+    if (location.hash) history.replaceState(history.state, "", location.pathname + location.search);
     history.pushState({ details: true }, "", url.pathname + (url.search || location.search));
     followAddress();
   });
