@@ -62,8 +62,14 @@ async function post(path, body, unanswered) {
   unanswered.delete(sent);
   const answer = await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
-  const several = answer?.errors?.length > 1 && `Nothing was started, for ${answer.errors.length} VMs cannot be dumped now. Leave them out, or try again later.`;
-  throw new Refusal(response.status, several || answer?.detail || `The service answered with HTTP status ${response.status} and no explanation. Try again; its log may tell more.`, answer ?? {});
+  throw new Refusal(response.status, refused(answer, JSON.parse(body)) || `The service answered with HTTP status ${response.status} and no explanation. Try again; its log may tell more.`, answer ?? {});
+}
+
+/** All is started or nothing, which the service's words about one VM do not say. */
+function refused(answer, { vm_ids: asked = [] }) {
+  const faults = answer?.errors?.length ?? 0;
+  if (faults > 1) return `Nothing was started, for ${faults} VMs cannot be dumped now. Leave them out, or try again later.`;
+  return faults === 1 && asked.length > 1 ? `Nothing was started: ${answer.detail}` : answer?.detail;
 }
 
 async function send(path, body, key) {

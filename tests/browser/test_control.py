@@ -146,8 +146,13 @@ async def test_buttons_are_off_while_their_request_runs_and_a_refusal_says_what_
     await expect(notice).not_to_be_visible()
     await expect(visitor.choice(ALPHA.uuid)).not_to_be_checked()
 
-    await visitor.dump(ALPHA.uuid)
+    await visitor.dump(ALPHA.uuid, BETA.uuid)
+    await (await held.get()).fulfill(status=409, json=refusal(BETA.uuid))
+    await expect(field(notice, "error")).to_have_text(f"Nothing was started: {BETA.uuid} is being dumped already.")
+    await notice.get_by_role("button", name="Leave them out").click()
+
     full = {"type": "about:blank", "status": 429, "code": "too-many-waiting", "detail": "1000 dumps wait already. Try again later."}
+    await visitor.dump_button.click()
     await (await held.get()).fulfill(status=429, json=full)
     await expect(notice).to_contain_text("1000 dumps wait already. Try again later.")
     await visitor.dump_button.click()
@@ -166,7 +171,7 @@ async def test_buttons_are_off_while_their_request_runs_and_a_refusal_says_what_
 def refusal(*uuids: str) -> dict[str, Any]:
     """What the service says when VMs cannot be dumped now."""
     errors = [{"vm_id": uuid, "code": "already-dumping", "detail": f"{uuid} is being dumped already."} for uuid in uuids]
-    return {"type": "about:blank", "status": 409, "code": "already-dumping", "detail": "Two things are wrong.", "errors": errors}
+    return {"type": "about:blank", "status": 409, "code": "already-dumping", "detail": errors[0]["detail"], "errors": errors}
 
 
 async def test_a_vm_that_is_unknown_by_now_is_said_in_the_services_words(stage: Service, window: OpenWindow) -> None:
