@@ -1,33 +1,40 @@
 // What a person can ask the service for. Each request has a key in the store: pending while it runs, an error if refused.
 
+import { isolated } from "./format.js";
+
+const LONGEST_MS = 30_000;
+const KEPT_MS = 60_000;
+
 /** The actions over `store`; `notify` says a result aloud, `leave` goes to the login page. */
 export function createActions(store, notify, leave) {
+  const unanswered = new Map(); // what was sent and not answered → its key, so that trying again cannot start it twice
+
   const ask = async (key, path, body, accepted) => {
     store.requestStarted(key);
     try {
-      accepted(await post(path, body));
+      accepted(await post(path, JSON.stringify(body), unanswered));
     } catch (refusal) {
+      console.warn(path, refusal);
       if (refusal.status === 401) {
         leave();
-        return;
+        return null;
       }
-      store.requestFailed(key, refusal.message);
-      notify("error", refusal.message);
+      store.requestFailed(key, refusal.message, refusal.faults);
+      notify("error", refusal.faults?.length > 1 ? `${refusal.message} Which, and why, stands at the control panel.` : refusal.message);
+      return refusal;
     }
-  };
-
-  const scheduled = (key) => (answer) => {
-    store.requestAccepted(key, answer.jobs.map((job) => job.job_id));
-    notify("info", answer.message);
+    return null;
   };
 
   return {
-    dump(uuid) {
-      const key = `dump:${uuid}`;
-      return ask(key, "/api/memory-dumps/trigger", { vm_ids: [uuid] }, scheduled(key));
-    },
-    dumpAll() {
-      return ask("dump-all", "/api/memory-dumps/trigger", { all: true }, scheduled("dump-all"));
+    /** Start dumps. Gives the field of the request that the service does not take, and its words about it. */
+    async trigger(body) {
+      const refusal = await ask("trigger", "/api/memory-dumps/trigger", body, ({ jobs }) => {
+        store.requestAccepted("trigger", jobs.map((job) => job.job_id));
+        store.choose(body.vm_ids ?? [], false);
+        notify("info", jobs.length === 1 ? `The dump of ${isolated(jobs[0].dom)} is scheduled.` : `${jobs.length} dumps are scheduled.`);
+      });
+      return refusal?.place?.startsWith("$.") ? [refusal.place.slice(2), refusal.message] : null;
     },
     cancel(jobId) {
       const path = `/api/memory-dumps/jobs/${encodeURIComponent(jobId)}/cancel`;
@@ -38,30 +45,40 @@ export function createActions(store, notify, leave) {
 
 /** A refused or failed request; the message is a sentence for a person. `status` is 0 when nobody answered. */
 class Refusal extends Error {
-  constructor(status, sentence) {
+  constructor(status, sentence, { errors = [], place } = {}) {
     super(sentence);
     this.status = status;
+    this.faults = errors;
+    this.place = place;
   }
 }
 
-async function post(path, body) {
-  const response = await send(path, body);
+async function post(path, body, unanswered) {
+  const sent = `${path} ${body}`;
+  const key = unanswered.get(sent) ?? randomId();
+  unanswered.set(sent, key);
+  setTimeout(() => unanswered.delete(sent), KEPT_MS); // who asks for the same later means another dump
+  const response = await send(path, body, key);
+  unanswered.delete(sent);
   const answer = await response.json().catch(() => null);
-  if (!response.ok || answer === null) {
-    throw new Refusal(response.status, answer?.detail ?? `The service answered with HTTP status ${response.status} and no explanation.`);
-  }
-  return answer;
+  if (response.ok && answer !== null) return answer;
+  throw new Refusal(response.status, refused(answer, JSON.parse(body)) || `The service answered with HTTP status ${response.status} and no explanation. Try again; its log may tell more.`, answer ?? {});
 }
 
-async function send(path, body) {
+/** All is started or nothing, which the service's words about one VM do not say. */
+function refused(answer, { vm_ids: asked = [] }) {
+  const faults = answer?.errors?.length ?? 0;
+  if (faults > 1) return `Nothing was started, for ${faults} VMs cannot be dumped now. Leave them out, or try again later.`;
+  return faults === 1 && asked.length > 1 ? `Nothing was started: ${answer.detail}` : answer?.detail;
+}
+
+async function send(path, body, key) {
+  const signal = AbortSignal.timeout(LONGEST_MS);
   try {
-    return await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", "Idempotency-Key": randomId() },
-      body: JSON.stringify(body),
-    });
+    return await fetch(path, { method: "POST", headers: { "Content-Type": "application/json", "Idempotency-Key": key }, body, signal });
   } catch {
-    throw new Refusal(0, "The service cannot be reached. Nothing is known to have been started; try again when the page is live.");
+    const what = signal.aborted ? `has not answered for ${LONGEST_MS / 1000} seconds` : "cannot be reached";
+    throw new Refusal(0, `The service ${what}. Whether it heard this is not known: look here when the page is live again, and try again if nothing began.`);
   }
 }
 

@@ -41,6 +41,11 @@ export function ago(seconds) {
   return seconds < 172_800 ? `${Math.floor(seconds / 3600)} h ago` : `${Math.floor(seconds / 86_400)} days ago`;
 }
 
+/** A name within a sentence, whatever its letters do to the direction of those around it. */
+export function isolated(name) {
+  return `\u2068${name}\u2069`;
+}
+
 /** The first twelve characters of a hash. */
 export function short(text) {
   return (text ?? "").slice(0, 12);

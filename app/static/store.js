@@ -27,10 +27,11 @@ export function createStore(snapshot) {
     transport: "websocket", // websocket | requests
     retryAt: null, // by performance.now(), while a try to connect is waited for
     ahead: 0, // milliseconds by which the service's clock is before this browser's
-    pending: new Set(), // keys of requests that are under way, such as "dump:<uuid>"
+    chosen: new Set(), // uuids of VMs that the person has picked; another set after each change
+    pending: new Set(), // keys of requests that are under way: "trigger", "cancel:<job id>"
     awaited: new Map(), // job id → key: accepted by the service, not yet seen in the feed
     cancelling: new Set(), // job ids
-    errors: new Map(), // key → sentence
+    errors: new Map(), // key → its sentence, and the VMs at fault
     dismissed: new Set(), // ids of ended jobs that the person has put away
   };
 
@@ -71,7 +72,6 @@ export function createStore(snapshot) {
     job: (message) => {
       state.jobs = withJob(state.jobs, message.job);
       state.awaited.delete(message.job.job_id);
-      if (isActive(message.job)) state.errors.delete(`dump:${message.job.uuid}`);
       forgetEnded(state);
     },
     record: (message) => {
@@ -120,6 +120,12 @@ export function createStore(snapshot) {
     setCursor(cursor) {
       state.cursor = cursor;
     },
+    choose(uuids, on) {
+      const chosen = new Set(state.chosen);
+      for (const uuid of uuids) chosen[on ? "add" : "delete"](uuid);
+      state.chosen = chosen;
+      changed();
+    },
     requestStarted(key) {
       state.pending.add(key);
       state.errors.delete(key);
@@ -131,9 +137,9 @@ export function createStore(snapshot) {
       for (const id of jobIds) if (!state.jobs.some((job) => job.job_id === id)) state.awaited.set(id, key);
       changed();
     },
-    requestFailed(key, sentence) {
+    requestFailed(key, sentence, faults = []) {
       state.pending.delete(key);
-      state.errors.set(key, sentence);
+      state.errors.set(key, { sentence, faults });
       changed();
     },
     forgetError(key) {

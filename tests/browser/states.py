@@ -20,8 +20,7 @@ from tests.nodes import numbered_uuid
 FEW = f"{HOME}?limit=25"
 TOASTS = """
 async () => {
-  const {createToasts} = await import(document.querySelector("link[href$='/views/toasts.js']").href);
-  const notify = createToasts();
+  const {notify} = await import(document.querySelector("link[href$='/views/notify.js']").href);
   const kinds = ["success", "error", "warning", "info"];
   for (let one = 1; one <= 20; one++) notify(kinds[one % 4], `Sentence ${one} of a service that has much to say.`);
 }
@@ -68,7 +67,7 @@ async def running(on: Watched) -> None:
         on.feed.send(progress(2, share, iteration=2))
         on.feed.send(progress(3, share, mode="paused", guest_paused=True))
         await on.settled()
-    await expect(on.visitor.running).to_have_count(10)
+    await expect(on.visitor.page.locator("#jobs [data-job-id]")).to_have_count(10)
 
 
 async def ended(on: Watched) -> None:
@@ -90,7 +89,7 @@ async def question(on: Watched) -> None:
 async def chosen(on: Watched) -> None:
     """VMs are chosen, and the options are open."""
     await on.go()
-    for box in (await on.visitor.page.locator("#vms input[type=checkbox]:enabled").all())[:2]:
+    for box in (await on.visitor.page.locator("#vms-list input:enabled").all())[:2]:
         await box.check()
     await open_all(on.visitor.page.locator("#vms details"))
 
@@ -98,7 +97,7 @@ async def chosen(on: Watched) -> None:
 async def toasts(on: Watched) -> None:
     await on.go()
     await on.visitor.page.evaluate(TOASTS)
-    await on.settled()
+    await expect(on.visitor.page.locator(".toast-more")).to_be_visible()
 
 
 async def trouble(on: Watched) -> None:
@@ -195,7 +194,9 @@ async def details_page(on: Watched) -> None:
 
 
 async def reference(on: Watched) -> None:
+    """Of each group of operations the first: all others are made by the same lines."""
     await on.visitor.go(REFERENCE)
+    await on.visitor.page.evaluate("document.querySelectorAll('.operation ~ .operation').forEach((one) => one.remove())")
 
 
 async def problem(on: Watched) -> None:

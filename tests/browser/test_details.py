@@ -148,6 +148,18 @@ async def test_a_manifest_that_does_not_come_is_an_error_in_the_dialog_and_a_way
     await expect(opened.get_by_role("alert")).to_contain_text("There is no record of a dump 'nothing'")
 
 
+async def test_who_was_logged_out_meanwhile_comes_back_to_the_same_dump(shelf: Service, window: OpenWindow) -> None:
+    visitor = await window(shelf)
+    visitor.expect_trouble("status of 401")
+    await visitor.live()
+    await visitor.page.route(
+        "**/api/memory-dumps/records/*", lambda route: route.fulfill(status=401, json={"detail": "Log in first."})
+    )
+    await view(visitor).click()
+    await expect(visitor.page).to_have_url(f"{shelf.url}{HOME}/{manifest_of(shelf)['dump_id']}")
+    await expect(visitor.page.get_by_role("heading", level=1)).to_have_text(f"Dump of {ALPHA.name}")
+
+
 async def test_the_page_of_one_dump_is_read_and_printed_without_javascript(
     shelf: Service, window: OpenWindow, tmp_path: Path
 ) -> None:

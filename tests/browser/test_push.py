@@ -24,17 +24,17 @@ async def test_what_somebody_else_does_to_a_vm_shows_without_reload(
     visitor = await window(service)
     await visitor.live()
     row = visitor.vm(OFF)
-    await expect(visitor.dump_button(OFF)).to_be_disabled()
+    await expect(visitor.choice(OFF)).to_be_disabled()
     with rack.connection() as connection:
         domain = connection.lookupByName(OFF.name)
         domain.create()
         await expect(row).to_have_attribute("data-vm-state", "running")
-        await expect(visitor.dump_button(OFF)).to_be_enabled()
+        await expect(visitor.choice(OFF)).to_be_enabled()
         domain.suspend()
         await expect(field(row, "state")).to_have_text("paused")
         domain.destroy()
         await expect(row).to_have_attribute("data-vm-state", "shutoff")
-        await expect(visitor.dump_button(OFF)).to_be_disabled()
+        await expect(visitor.choice(OFF)).to_be_disabled()
 
         rack.add(NEWCOMER)
         await expect(visitor.vm(NEWCOMER)).to_be_visible()
@@ -68,8 +68,9 @@ async def test_a_page_whose_service_stays_away_says_that_it_is_out_of_date(small
     small_service.kill()
     await expect(visitor.page.locator("#connection")).to_have_attribute("data-connection", "offline")
     await expect(visitor.page.locator("#stale-notice")).to_be_visible()
-    await visitor.dump_button(ALPHA.uuid).click()
-    await expect(field(visitor.vm(ALPHA.uuid), "error")).to_contain_text("The service cannot be reached.")
+    await visitor.dump(ALPHA.uuid)
+    await expect(field(visitor.page.locator("#vms-error"), "error")).to_contain_text("The service cannot be reached.")
+    await expect(visitor.choice(ALPHA.uuid)).to_be_checked()  # and is tried again with one press
 
 
 async def test_a_hypervisor_that_goes_away_is_missed_and_welcomed_back(

@@ -30,6 +30,15 @@ document.addEventListener("securitypolicyviolation", ({violatedDirective, blocke
 });
 """
 
+_TOO_WIDE = """
+() => {
+  const root = document.documentElement;
+  if (root.scrollWidth <= root.clientWidth) return [];
+  const wide = [...document.body.querySelectorAll("*")].filter((one) => one.getBoundingClientRect().right > root.clientWidth + 0.5);
+  return [`${root.scrollWidth - root.clientWidth} px`, ...wide.slice(0, 8).map((one) => one.cloneNode().outerHTML.slice(0, 120))];
+}
+"""
+
 
 class Visitor:
     """A browser window (with cookies of its own) at a service. ``page`` is Playwright's; here is what our page adds to it.
@@ -82,9 +91,14 @@ class Visitor:
         troubles += await self.page.evaluate("window.violations ?? []")
         assert not troubles, troubles
 
-    async def axe(self) -> list[str]:
-        """What shuts people out of the page as it is now; nothing, one hopes."""
-        return await axe.violations(self.page)
+    async def axe(self, *rules: str) -> list[str]:
+        """What shuts people out of the page as it is now (by ``rules`` alone, if any are named); nothing, one hopes."""
+        return await axe.violations(self.page, *rules)
+
+    async def too_wide(self) -> list[str]:
+        """What makes the page scroll sideways, the outermost first; nothing, one hopes."""
+        found: list[str] = await self.page.evaluate(_TOO_WIDE)
+        return found
 
     async def width_of_overflow(self) -> int:
         """By how many pixels the page would scroll sideways."""
@@ -106,11 +120,23 @@ class Visitor:
     # --- the page's parts
 
     def vm(self, guest: Guest | str) -> Locator:
-        """The rows of a VM, by its guest or its uuid."""
-        return self.page.locator(f'#vms-table tbody[data-vm-uuid="{guest if isinstance(guest, str) else guest.uuid}"]')
+        """The row of a VM in the control panel, by its guest or its uuid."""
+        return self.page.locator(f'#vms-list > [data-vm-uuid="{guest if isinstance(guest, str) else guest.uuid}"]')
 
-    def dump_button(self, guest: Guest | str) -> Locator:
-        return self.vm(guest).locator('[data-action="dump"]')
+    def choice(self, guest: Guest | str) -> Locator:
+        """What one ticks to choose a VM; off while it cannot be dumped."""
+        return self.vm(guest).get_by_role("checkbox")
+
+    @property
+    def dump_button(self) -> Locator:
+        """It dumps the VMs that are chosen."""
+        return self.page.locator("#dump-selected")
+
+    async def dump(self, *guests: Guest | str) -> None:
+        """As a person does: choose the VMs, then press the button."""
+        for guest in guests:
+            await self.choice(guest).check()
+        await self.dump_button.click()
 
     @property
     def running(self) -> Locator:
@@ -142,6 +168,11 @@ class Visitor:
 def field(part: Locator, name: str) -> Locator:
     """The field ``name`` of a part of the page."""
     return part.locator(f'[data-field="{name}"]')
+
+
+def isolated(name: str) -> str:
+    """A VM's name as it stands in a sentence: its letters do not turn round those beside it."""
+    return f"\u2068{name}\u2069"
 
 
 def login_path(service: Service) -> str:

@@ -14,6 +14,7 @@ import pytest
 from app.application import SCHEMAS
 from app.config import Settings
 from app.records.index import RecordIndex
+from app.records.point import UNKNOWN, record_of
 from app.state import State
 from tests.contract.speech import RECORDS, Api
 from tests.histories import SEC_NS, manifest_at
@@ -29,16 +30,17 @@ RECORD = replace(
     warnings=("The capture fell back.",),
     domain_xml="<domain>\n</domain>\n",
 )
+FOREIGN = record_of({"time": 1_795_429_700 * SEC_NS, "dom": "old", "vmid": "7", "sha256": "a" * 64, "dump_path": "/d/7_1.mem.gz"})
 PAGE = f"/memory-dumps/{RECORD.dump_id}"
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One that has this record."""
+    """One that has these two records."""
     folder = tmp_path_factory.mktemp("details")
     state = State.open(Settings.from_environment(service_environment(folder)).state_file, *SCHEMAS)
     try:
-        asyncio.run(RecordIndex(state).add_many([RECORD]))
+        asyncio.run(RecordIndex(state).add_many([RECORD, FOREIGN]))
     finally:
         state.close()
     with running_service(folder) as started:
@@ -72,6 +74,13 @@ async def test_the_page_has_every_text_and_warning_of_the_manifest(api: Api) -> 
     assert manifest["warnings"][0] in shown
     assert "2026-11-23 10:30:00.000000 UTC" in shown
     assert f"zcat < '/dumps/it'\\''s.mem.gz' | sha256sum -c <(echo '{RECORD.sha256}  -')" in shown
+
+
+async def test_what_another_program_did_not_say_is_not_known(api: Api) -> None:
+    source = await page_at(api, f"/memory-dumps/{FOREIGN.dump_id}")
+    assert UNKNOWN in html.unescape(source)
+    assert '<dt>Mode</dt><dd><bdi data-text="mode">not known</bdi></dd>' in source
+    assert f'<code data-text="sha256">{FOREIGN.sha256}</code>' in source
 
 
 async def test_the_way_back_leads_to_the_list_that_one_came_from(api: Api) -> None:

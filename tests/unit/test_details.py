@@ -73,14 +73,15 @@ def samples() -> list[Manifest]:
             replace(OWN, guest_pause_ms=ms, guest_pauses_ms=(ms, 0.25), duration_sec=ms)
             for ms in (0.0, 0.05, 999.94, 999.95, 61_234.5)
         ),
-        *(replace(OWN, guest_pauses_ms=(), mode=mode, format="raw", ctime=at) for mode, at in (("live", 0), ("plain", 2**43))),
+        replace(OWN, guest_pauses_ms=(), mode="live", ctime=0),
+        replace(OWN, guest_pauses_ms=(), mode="plain", format="raw", ctime=2**43),
         replace(OWN, sha256="no hash", versions=Versions(memory_dumps="0.1.0", libvirt="", qemu="")),
     ]
 
 
 def test_the_script_writes_the_same_texts_as_the_server() -> None:
     asked = {"records": [msgspec.to_builtins(record) for record in samples()], "words": NAMES}
-    command = [NODE, "--input-type=module", "--eval", _WRITE_ALL % json.dumps(MANIFEST_JS.as_uri())]
+    command = [str(NODE), "--input-type=module", "--eval", _WRITE_ALL % json.dumps(MANIFEST_JS.as_uri())]
     run = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     written = json.loads(run.stdout)

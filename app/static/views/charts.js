@@ -15,9 +15,10 @@ let loading = null;
 
 /** uPlot and its sheet. Rejects with a sentence, and can be asked again then. */
 export function loadCharts() {
-  const script = Object.assign(document.createElement("script"), { src: new URL("uPlot.iife.min.js", VENDOR) });
-  const sheet = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("uPlot.min.css", VENDOR) });
-  loading ??= Promise.all([script, sheet].map(loaded)).catch((error) => {
+  loading ??= Promise.all([
+    loaded(Object.assign(document.createElement("script"), { src: new URL("uPlot.iife.min.js", VENDOR) })),
+    loaded(Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("uPlot.min.css", VENDOR) })),
+  ]).catch((error) => {
     loading = null;
     throw error;
   });
@@ -40,7 +41,8 @@ export function columns(figure, days, measure, write) {
   const known = drawn.get(figure);
   if (!known) watch(figure);
   known?.chart.destroy();
-  const chart = new window.uPlot(options(figure, days, measure, write), [days.map(({ day }) => Date.parse(day) / 1000), days.map(measure)], area(figure));
+  const figures = [days.map(({ day }) => Date.parse(day) / 1000), days.map(measure)];
+  const chart = new window.uPlot(options(figure, days, measure, write), figures, area(figure));
   drawn.set(figure, { chart, again: () => columns(figure, days, measure, write) });
   setText(field(figure, "says"), "");
 }

@@ -83,7 +83,7 @@ export function keyed(container, { items, attribute, key, make, fill, heir }) {
   for (const item of items) {
     let element = known.get(key(item));
     if (!element) {
-      element = make();
+      element = make(item);
       element.setAttribute(attribute, key(item));
     }
     fill(element, item);

@@ -1,5 +1,7 @@
 // What is loaded when somebody opens it, and not before: the details of a dump, which have an address of their own, and the plots.
 
+import { load } from "./load.js";
+
 const DETAILS = /^\/memory-dumps\/([^/]+)$/;
 
 /** The view that keeps up to date what lies behind the doors, once they are open. */
@@ -27,7 +29,7 @@ export function doorsView(store, notify, leave) {
   const followAddress = async () => {
     const id = DETAILS.exec(location.pathname)?.[1];
     if (!id && !opened.details) return;
-    const details = await open("details", async () => (await import("./details.js")).createDetails(store, notify, leave));
+    const details = await open("details", async () => (await load("details", "details")).createDetails(store, notify, leave));
     if (details) details.show(DETAILS.exec(location.pathname)?.[1]);
     else if (id) history.back();
   };
@@ -38,6 +40,8 @@ export function doorsView(store, notify, leave) {
     const url = new URL(link.href);
     if (url.origin !== location.origin || !DETAILS.test(url.pathname)) return;
     event.preventDefault();
+    // Whoever came by "Skip to the content" would be led there again, away from this link, on the way back.
+    if (location.hash) history.replaceState(history.state, "", location.pathname + location.search);
     history.pushState({ details: true }, "", url.pathname + (url.search || location.search));
     followAddress();
   });
@@ -45,7 +49,7 @@ export function doorsView(store, notify, leave) {
 
   plots.addEventListener("toggle", async () => {
     if (!plots.open) return;
-    const view = await open("plots", async () => (await import("./plots.js")).createPlots(store, leave));
+    const view = await open("plots", async () => (await load("plots", "charts")).createPlots(store, leave));
     if (view) view(store.state);
     else plots.open = false;
   });

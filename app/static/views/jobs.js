@@ -1,20 +1,40 @@
-// Dumps that run, and those that ended without one.
+// Dumps that run, those that wait for their turn, and how they end.
 
-import { bytes, duration, far, pause, percent, rate, remaining, when } from "../format.js";
-import { ACTIVE_PHASES, endedBadly, guestStandsStill, isActive, isPending } from "../store.js";
-import { clone, field, keyed, setAttribute, setDisabled, setHidden, setLines, setNotice, setText } from "./dom.js";
+import { duration, isolated, pause } from "../format.js";
+import { endedBadly, isActive } from "../store.js";
+import { createTraces } from "../traces.js";
+import { fillRunning, fillStood, fillWaiting } from "./cards.js";
+import { clone, keyed, setHidden, setText } from "./dom.js";
+import { fillResult, makeResult, showEnded } from "./endings.js";
+import { glide } from "./glide.js";
 
 const KIND_OF_ENDING = { completed: "success", cancelled: "info", failed: "error", interrupted: "error" };
+const MOST_RESULTS = 6;
+const MOST_WAITING = 100;
+const TICK_MS = 100;
 
-export function jobsView(store, actions, notify) {
-  const section = document.getElementById("jobs");
-  const running = document.getElementById("jobs-list");
-  const empty = document.getElementById("jobs-empty");
-  const ended = document.getElementById("ended");
-  const endedList = document.getElementById("ended-list");
-  const dismissAll = document.getElementById("dismiss-all");
-  const heading = document.getElementById("jobs-heading");
-  const tell = teller(notify);
+/** `begun`: ids of jobs that ran before it was here, and whose end is news nevertheless. */
+export function jobsView(store, actions, notify, begun = new Set()) {
+  const part = (name) => document.getElementById(name);
+  const [section, running, waiting, heading] = ["jobs", "jobs-list", "waiting-list", "jobs-heading"].map(part);
+  const atOnce = Number(section.dataset.atOnce);
+  const traces = createTraces();
+  const results = new Set(); // ids of completed jobs whose result is shown, the newest last
+  const tell = teller(notify, begun, (job) => {
+    results.add(job.job_id);
+    if (results.size > MOST_RESULTS) results.delete(results.values().next().value);
+  });
+  let shown = "";
+  let ticking = null;
+
+  const leave = (jobId) => {
+    results.delete(jobId);
+    view(store.state);
+  };
+  const hear = (state) => {
+    if (state.connection !== "live") traces.gap();
+    traces.note(state.jobs.filter((job) => isActive(job) && job.phase !== "queued"), state.connection === "live");
+  };
 
   section.addEventListener("click", (event) => {
     const button = event.target.closest("[data-action]");
@@ -23,97 +43,78 @@ export function jobsView(store, actions, notify) {
     if (button?.dataset.action === "dismiss") store.dismiss([jobId]);
     if (button?.dataset.action === "dismiss-all") store.dismiss(endedBadly(store.state).map((job) => job.job_id));
   });
+  store.subscribe(hear); // each message, for a hidden page draws none, and a guest may stand still in between
+  hear(store.state);
 
-  return (state) => {
-    const active = state.jobs.filter(isActive);
-    const bad = endedBadly(state);
-    setHidden(empty, active.length > 0);
-    setHidden(dismissAll, bad.length < 2);
-    const list = (items, template, fill) => ({
-      items,
-      attribute: "data-job-id",
-      key: (job) => job.job_id,
-      make: () => clone(template),
-      fill,
-      heir: heading,
-    });
-    keyed(running, list(active, "job-template", (card, job) => fillRunning(card, job, state)));
-    keyed(endedList, list(bad, "ended-template", fillEnded));
-    setHidden(ended, bad.length === 0);
-    tell(state);
+  const tick = () => {
+    const still = [...running.children].filter((card) => traces.stood(card.dataset.jobId)?.current > 0);
+    for (const card of still) fillStood(card, traces);
+    ticking = still.length > 0 ? setTimeout(tick, TICK_MS) : null;
   };
-}
 
-function fillRunning(card, job, state) {
-  const cancel = card.querySelector('[data-action="cancel"]');
-  const asked = state.cancelling.has(job.job_id) || isPending(state, `cancel:${job.job_id}`);
-  const paused = guestStandsStill(state, job);
-  setAttribute(card, "id", `job-${job.job_id}`);
-  setAttribute(card, "data-job-uuid", job.uuid);
-  setAttribute(card, "data-phase", job.phase);
-  setAttribute(card, "data-guest", paused ? "paused" : "runs");
-  setText(field(card, "dom"), job.dom);
-  setText(field(card, "guest"), paused ? "guest stands still" : "guest runs");
-  setText(field(card, "asked"), `${job.operator ? `by ${job.operator}, ` : ""}${when(job.requested_at)}`);
-  setText(cancel, asked ? "Cancelling…" : "Cancel");
-  setAttribute(cancel, "aria-label", asked ? null : `Cancel the dump of ${job.dom}`);
-  setDisabled(cancel, asked || job.phase === "recording", field(card, "dom"));
-  setLines(field(card, "warnings"), job.warnings);
-  setNotice(field(card, "error"), state.errors.get(`cancel:${job.job_id}`));
-  fillSteps(card, job.phase);
-  fillFigures(card, job);
-}
+  const makeCard = (job) => {
+    if (isActive(job)) return clone("job-template");
+    const card = makeResult(() => leave(job.job_id));
+    const before = part(`job-${job.job_id}`);
+    if (before) card.style.minBlockSize = `${before.offsetHeight}px`; // what stands below stays until it leaves
+    return card;
+  };
 
-function fillSteps(card, phase) {
-  const now = ACTIVE_PHASES.indexOf(phase);
-  for (const step of card.querySelectorAll("[data-step]")) {
-    const place = ACTIVE_PHASES.indexOf(step.dataset.step);
-    setAttribute(step, "aria-current", place === now ? "step" : null);
-    setAttribute(step, "data-done", place < now ? "" : null);
+  const draw = (cards, later, state) => {
+    const list = (items, attribute, make, fill) => ({ items, attribute, key: slot, make, fill, heir: heading });
+    const fillCard = (card, job) => (isActive(job) ? fillRunning(card, job, state, traces) : fillResult(card, job, state.records));
+    setHidden(part("jobs-empty"), cards.length > 0);
+    keyed(running, list(cards, "data-slot", makeCard, fillCard));
+    keyed(waiting, list(later.slice(0, MOST_WAITING), "data-job-id", () => clone("waiting-template"), (row, job) => fillWaiting(row, job, state)));
+    setHidden(part("waiting"), later.length === 0);
+    setText(part("waiting-heading"), later.length > MOST_WAITING ? `The first ${MOST_WAITING} of ${later.length} waiting` : `${later.length} waiting`);
+  };
+
+  function view(state) {
+    tell(state);
+    const [cards, later] = arranged(state.jobs, atOnce, results);
+    const arrangement = [cards.map(slot), ...cards.map((job) => job.warnings.length)].join(" ");
+    if (arrangement === shown) draw(cards, later, state);
+    else glide(() => running.children, () => draw(cards, later, state));
+    shown = arrangement;
+    showEnded(endedBadly(state), heading);
+    if (!ticking) tick();
   }
+  return view;
 }
 
-function fillFigures(card, { dom, phase, mode, progress }) {
-  const bar = card.querySelector("progress");
-  const again = progress?.iteration > 1;
-  const done = again ? null : percent(progress);
-  setAttribute(bar, "aria-label", `Progress of ${dom}`);
-  setAttribute(bar, "value", done ?? (phase === "queued" ? 0 : null)); // without a value the bar says "busy"
-  setText(field(card, "far"), far(progress));
-  const total = progress?.bytes_total ? ` of ${bytes(progress.bytes_total)}` : "";
-  setText(field(card, "mode"), progress?.mode ?? mode);
-  setText(field(card, "bytes"), progress ? bytes(progress.bytes_done) + total : "–");
-  setText(field(card, "rate"), rate(progress?.rate_bytes_per_sec));
-  setText(field(card, "left"), again ? "Left in pass" : "Remaining");
-  setText(field(card, "remaining"), remaining(progress?.eta_sec));
+/** What has a card: in the order in which it was asked for, so that one which comes, comes last. And what waits behind. */
+function arranged(jobs, atOnce, results) {
+  const inOrder = jobs.toReversed();
+  const queued = inOrder.filter((job) => job.phase === "queued");
+  const begun = inOrder.filter((job) => isActive(job) && job.phase !== "queued").length;
+  const later = queued.slice(Math.max(0, atOnce - begun));
+  const behind = new Set(later);
+  return [inOrder.filter((job) => (isActive(job) && !behind.has(job)) || results.has(job.job_id)), later];
 }
 
-function fillEnded(card, job) {
-  setAttribute(card, "data-job-uuid", job.uuid);
-  setAttribute(card, "data-phase", job.phase);
-  setText(field(card, "dom"), job.dom);
-  setText(field(card, "phase"), job.phase);
-  setText(field(card, "code"), job.error && job.error.code !== job.phase ? job.error.code : "");
-  setText(field(card, "message"), job.error?.message ?? "");
-  setText(field(card, "finished"), when(job.finished_at));
-  setLines(field(card, "warnings"), job.warnings);
-  setAttribute(card.querySelector('[data-action="dismiss"]'), "aria-label", `Dismiss the ${job.phase} dump of ${job.dom}`);
+/** A card and the result that follows it are two elements. */
+function slot(job) {
+  return isActive(job) ? job.job_id : `${job.job_id} ${job.phase}`;
 }
 
 /** Says aloud how a job ended that was running before; what had ended before the page came is not news. */
-function teller(notify) {
-  let running = new Set();
+function teller(notify, begun, completed) {
+  let running = begun;
   return ({ jobs }) => {
     for (const job of jobs) {
-      if (running.has(job.job_id) && !isActive(job)) notify(KIND_OF_ENDING[job.phase], ending(job), { event: job.phase, name: job.dom });
+      if (!running.has(job.job_id) || isActive(job)) continue;
+      notify(KIND_OF_ENDING[job.phase], ending(job), { event: job.phase, name: job.dom });
+      if (job.phase === "completed") completed(job);
     }
     running = new Set(jobs.filter(isActive).map((job) => job.job_id));
   };
 }
 
 function ending(job) {
-  if (job.phase !== "completed") return `The dump of ${job.dom} ${job.phase === "failed" ? "failed" : `was ${job.phase}`}. ${job.error?.message ?? ""}`.trim();
+  const name = isolated(job.dom);
+  if (job.phase !== "completed") return `The dump of ${name} ${job.phase === "failed" ? "failed" : `was ${job.phase}`}. ${job.error?.message ?? ""}`.trim();
   const took = job.started_at && job.finished_at ? ` in ${duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000)}` : "";
   const stood = job.guest_pause_ms === null ? "" : ` The guest stood still for ${pause(job.guest_pause_ms)}.`;
-  return `The dump of ${job.dom} is complete${took}.${stood}`;
+  return `The dump of ${name} is complete${took}.${stood}`;
 }

@@ -3,7 +3,6 @@
 import { createHistory, format, isFiltered, parse, withoutFilters } from "../address.js";
 import { bytes, duration, pause, short, when } from "../format.js";
 import { createList, news, pagesOf } from "../list.js";
-import { copyFrom } from "./copy.js";
 import { clone, field, keyed, setAttribute, setHidden, setMoment, setNotice, setText } from "./dom.js";
 import { createAutoRefresh, createFilters, setLink } from "./filters.js";
 
@@ -31,16 +30,14 @@ export function recordsView(store, notify, leave) {
   };
 
   section.addEventListener("click", (event) => {
-    const link = event.target.closest("a[data-list]");
+    const link = event.target.closest('a:is([data-list], [data-field="dom"])');
     if (link?.hasAttribute("aria-disabled")) return;
     if (link && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey)) {
       event.preventDefault();
       go(parse(new URL(link.href).search), "push");
     }
     const button = event.target.closest('[data-action="copy"]');
-    if (!button) return;
-    const hash = field(button.closest("tr"), "sha256");
-    copyFrom(hash, button, notify, hash.title);
+    if (button) copyHash(button, notify);
   });
   newsButton.addEventListener("click", () => {
     heading.focus();
@@ -78,6 +75,18 @@ export function recordsView(store, notify, leave) {
   return (state) => view(state);
 }
 
+async function copyHash(button, notify) {
+  const hash = field(button.closest("tr"), "sha256");
+  try {
+    const { copyFrom } = await import("./copy.js");
+    await copyFrom(hash, button, notify, hash.title);
+  } catch (error) {
+    console.warn(error);
+    setText(hash, hash.title);
+    notify("warning", "Copying could not be loaded; the whole hash is shown instead. Select it and press Ctrl+C.");
+  }
+}
+
 function drawState({ view, shown, busy, error }) {
   const table = document.getElementById("records-table");
   const count = shown?.count ?? 1;
@@ -90,7 +99,7 @@ function drawState({ view, shown, busy, error }) {
   setHidden(document.getElementById("records-none"), Boolean(error) || count > 0 || !isFiltered(view));
   setAttribute(document.getElementById("records-all"), "href", format(withoutFilters(view)));
   setAttribute(table, "data-sizes", view.sizes);
-  setText(document.getElementById("records-size"), view.sizes === "stored" ? "Compressed" : "Original");
+  setText(document.getElementById("records-size"), view.sizes === "stored" ? "Compressed size" : "Original size");
   const newestFirst = view.order === "desc";
   setAttribute(document.getElementById("records-time"), "aria-sort", newestFirst ? "descending" : "ascending");
   const sort = document.getElementById("records-sort");
@@ -132,7 +141,6 @@ function fill(row, record, view) {
   const name = field(row, "dom");
   setText(name.firstChild, record.dom);
   setAttribute(name, "href", format({ ...view, vm: record.dom, page: 1 }));
-  setAttribute(name, "title", record.uuid || "All dumps of this VM");
   setText(field(row, "vmid"), record.vmid || "–");
   setMoment(field(row, "time"), record.timestamp, when(record.timestamp));
   setText(field(row, "duration"), duration(record.duration_sec));
@@ -144,14 +152,19 @@ function fill(row, record, view) {
   setAttribute(hash, "title", record.sha256);
   setText(field(row, "path"), record.dump_path || "–");
   setAttribute(field(row, "view"), "href", format(view, `/memory-dumps/${record.dump_id}`));
-  setAttribute(field(row, "view"), "aria-label", `View the dump of ${record.dom}`);
+  setAttribute(field(row, "view"), "aria-label", `View dump of ${record.dom}`);
   const copy = row.querySelector('[data-action="copy"]');
   setAttribute(copy, "aria-label", `Copy hash of the dump of ${record.dom}`);
   setHidden(copy, !record.sha256);
-  const { warnings } = record;
-  setText(field(row, "warnings"), `${warnings.length} warning${warnings.length === 1 ? "" : "s"}`);
-  setAttribute(field(row, "warnings"), "title", warnings.join("\n"));
-  setHidden(field(row, "warnings"), warnings.length === 0);
+  fillWarnings(field(row, "warnings"), record.warnings);
+}
+
+/** A record never changes, so a row that the server wrote has a sign if it needs one. */
+function fillWarnings(sign, warnings) {
+  if (!sign) return;
+  setText(sign, `${warnings.length} warning${warnings.length === 1 ? "" : "s"}`);
+  setAttribute(sign, "title", warnings.join("\n"));
+  setHidden(sign, warnings.length === 0);
 }
 
 /** Whether somebody reads the table: has scrolled into it, points at it, or has the focus in it. `over` is called when that ends. */

@@ -1,11 +1,8 @@
-// What a person must hear once: a toast over the page, and the same sentence in the polite live region.
-//
-//   notify("error", "The dump of web-01 failed. Make room in /var/dumps.", { event: "failed", name: "web-01" })
-//
-// With `event`, those that come within a second become one: "3 dumps failed" and their names. `kind` is success, error, warning
-// or info. An error says what to do.
+// The toasts that `notify` shows: a stack over the page, and the same sentences in the polite live region.
 
+import { isolated } from "../format.js";
 import { field, setText } from "./dom.js";
+import { glide } from "./glide.js";
 
 const SHOWN = 5;
 const SHOWN_ON_PHONES = 2;
@@ -16,7 +13,7 @@ const TOGETHER_MS = 1000;
 const LEAVING_MS = 160;
 const SAID_MS = 10_000;
 
-/** `notify`, which puts a sentence before the person's eyes and ears. */
+/** What `notify` calls. */
 export function createToasts() {
   const toasts = new Toasts();
   const merging = new Map(); // event → the toast that takes up more of them
@@ -81,8 +78,8 @@ class Toasts {
 
   #show(toast) {
     toast.element = draw(toast, () => this.#leave(toast));
+    glide(() => this.#shown.keys(), () => this.#list.prepend(toast.element));
     this.#shown.set(toast.element, toast);
-    this.#list.prepend(toast.element);
     this.#leaveInTime(toast);
   }
 
@@ -101,8 +98,8 @@ class Toasts {
 
   #remove({ element }) {
     const focused = element.contains(document.activeElement);
-    element.remove();
     this.#shown.delete(element);
+    glide(() => this.#shown.keys(), () => element.remove());
     if (focused) (this.#list.querySelector("button") ?? this.#cameFrom)?.focus({ preventScroll: true });
     if (this.#waiting.length > 0) this.#show(this.#waiting.shift());
     this.#countMore();
@@ -131,11 +128,6 @@ class Toasts {
     if (this.#messages.parentElement !== host) host.append(this.#messages);
     if (this.#shown.size > 0 && !this.#list.matches(":popover-open")) this.#list.showPopover();
   }
-}
-
-/** A name within a sentence, whatever its letters do to the direction of those around it. */
-export function isolated(name) {
-  return `\u2068${name}\u2069`;
 }
 
 function together(names, event, kind) {

@@ -105,34 +105,41 @@ test("a bad end is shown until the VM has a newer job, or the person puts it awa
 
 test("a request is pending until the feed shows what it scheduled", () => {
   const store = storeWith({ vms: [vm("a")] });
-  store.requestStarted("dump:a");
-  store.requestAccepted("dump:a", ["j1"]);
-  assert.ok(isPending(store.state, "dump:a"));
+  store.requestStarted("trigger");
+  store.requestAccepted("trigger", ["j1"]);
+  assert.ok(isPending(store.state, "trigger"));
   store.receive({ type: "job", cursor: "c2", job: job("j1", "a", "queued") });
-  assert.ok(!isPending(store.state, "dump:a"));
+  assert.ok(!isPending(store.state, "trigger"));
 });
 
 test("a request is not pending when the feed was faster than its answer", () => {
   const store = storeWith({ vms: [vm("a")] });
-  store.requestStarted("dump:a");
+  store.requestStarted("trigger");
   store.receive({ type: "job", cursor: "c2", job: job("j1", "a", "queued") });
-  store.requestAccepted("dump:a", ["j1"]);
-  assert.ok(!isPending(store.state, "dump:a"));
+  store.requestAccepted("trigger", ["j1"]);
+  assert.ok(!isPending(store.state, "trigger"));
 });
 
-test("an error stays until the request is made again, succeeds elsewhere, or is forgotten", () => {
+test("an error stays until the request is made again, or is forgotten", () => {
   const store = storeWith();
-  const fail = () => store.requestFailed("dump:a", "It is busy.");
+  const fail = () => store.requestFailed("trigger", "It is busy.", [{ vm_id: "a" }]);
   fail();
-  assert.equal(store.state.errors.get("dump:a"), "It is busy.");
-  store.requestStarted("dump:a");
-  assert.ok(!store.state.errors.has("dump:a"));
+  assert.deepEqual(store.state.errors.get("trigger"), { sentence: "It is busy.", faults: [{ vm_id: "a" }] });
+  store.requestStarted("trigger");
+  assert.ok(!store.state.errors.has("trigger"));
   fail();
-  store.receive({ type: "job", cursor: "c2", job: job("j1", "a", "queued") });
-  assert.ok(!store.state.errors.has("dump:a"));
-  fail();
-  store.forgetError("dump:a");
-  assert.ok(!store.state.errors.has("dump:a"));
+  store.forgetError("trigger");
+  assert.ok(!store.state.errors.has("trigger"));
+});
+
+test("what is chosen stays chosen whatever is pushed, in a set of its own after each change", () => {
+  const store = storeWith({ vms: [vm("a"), vm("b")] });
+  store.choose(["a", "b"], true);
+  const before = store.state.chosen;
+  store.receive({ type: "vms", cursor: "c2", vms: [vm("a")] });
+  store.choose(["b"], false);
+  assert.deepEqual([...store.state.chosen], ["a"]);
+  assert.deepEqual([...before], ["a", "b"]);
 });
 
 test("a cancellation is on its way until the job has ended", () => {

@@ -33,7 +33,7 @@ console.log(JSON.stringify(asked.map((query) => [parse(query), format(parse(quer
 
 
 def read_by_the_page(queries: list[str]) -> list[Any]:
-    command = [NODE, "--input-type=module", "--eval", _READ_ALL % json.dumps(ADDRESS.as_uri())]
+    command = [str(NODE), "--input-type=module", "--eval", _READ_ALL % json.dumps(ADDRESS.as_uri())]
     run = subprocess.run(command, input=json.dumps(queries), capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     found: list[Any] = json.loads(run.stdout)
@@ -41,8 +41,8 @@ def read_by_the_page(queries: list[str]) -> list[Any]:
 
 
 def as_the_page_has_it(view: ListQuery) -> dict[str, object]:
-    texts = {"from": view.since, "to": view.until, "q": view.q, "date": view.date, "vm": view.vm}
-    rest = {"order": view.order, "page": view.page, "limit": int(view.limit), "sizes": view.sizes}
+    texts: dict[str, object] = {"from": view.since, "to": view.until, "q": view.q, "date": view.date, "vm": view.vm}
+    rest: dict[str, object] = {"order": view.order, "page": view.page, "limit": int(view.limit), "sizes": view.sizes}
     return {name: text or "" for name, text in texts.items()} | rest
 
 
