@@ -72,7 +72,7 @@ async def test_a_dump_whose_process_dies_is_shown_as_failed_until_it_is_put_away
     await expect(field(visitor.ended, "code")).to_have_text("capture-died")
     await expect(field(visitor.ended, "message")).not_to_be_empty()
     await expect(visitor.running).to_have_count(0)
-    await expect(visitor.page.locator("#jobs-list > .result")).to_have_count(0)
+    await expect(field(visitor.page.locator("#jobs-list > .result"), "phase")).to_have_text("failed")
     await expect(field(visitor.vm(SHOP), "state")).to_have_text("running")
     assert state_of_the_guest(rack) == RUNNING
     assert {path.name for path in service.dump_dir.iterdir()} == dumps

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Route, expect
 
+from tests.browser.axe import violations
 from tests.browser.conftest import ALPHA, OpenWindow
 from tests.browser.test_table import fill_with
 from tests.browser.visitor import HOME, Visitor, field
@@ -48,7 +49,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 
 async def test_what_is_typed_filters_at_once_and_one_step_back_leads_to_what_was_before(visitor: Visitor) -> None:
-    page, search, home = visitor.page, visitor.page.get_by_label("Search"), visitor.service.url + HOME
+    page, search, home = visitor.page, visitor.page.get_by_label("Search records"), visitor.service.url + HOME
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/records?" in request.url else None)
     await search.press_sequentially("VM-03")
@@ -116,6 +117,7 @@ async def test_what_an_address_says_wrong_is_said_and_the_rest_counts(visitor: V
         await expect(said).to_contain_text(sentence)
     await expect(visitor.records).to_have_count(6)
     await expect(page.locator('[data-chip="from"]')).to_contain_text("2026-01-01T01:00:00Z")
+    assert await violations(page) == []
     await page.get_by_role("link", name="Remove: from").click()
     await shows(visitor, 12)
     await expect(said).not_to_be_visible()
@@ -124,7 +126,7 @@ async def test_what_an_address_says_wrong_is_said_and_the_rest_counts(visitor: V
 async def test_the_table_downloads_as_it_is_filtered_and_a_refusal_is_said(visitor: Visitor) -> None:
     page, link = visitor.page, visitor.page.get_by_role("link", name="Download CSV")
     visitor.expect_trouble("status of 503")
-    await page.get_by_label("Search").fill("vm-05")
+    await page.get_by_label("Search records").fill("vm-05")
     await shows(visitor, 12)
     async with page.expect_download() as waiting:
         await link.click()
@@ -146,7 +148,7 @@ async def test_the_table_downloads_as_it_is_filtered_and_a_refusal_is_said(visit
 async def test_without_javascript_the_form_the_links_and_the_table_do_the_same(filtered: Service, window: OpenWindow) -> None:
     visitor = await window(filtered, scripts=False)
     page = visitor.page
-    await page.get_by_label("Search").fill("vm-0")
+    await page.get_by_label("Search records").fill("vm-0")
     await page.get_by_label("On a page").select_option("25")
     await page.get_by_role("button", name="Show").click()
     await expect(page.locator("#records-where")).to_have_text("Page 1 of 5 · 108 dumps")
@@ -165,7 +167,7 @@ async def test_without_javascript_the_form_the_links_and_the_table_do_the_same(f
 async def test_who_has_to_log_in_again_comes_back_to_the_same_view(visitor: Visitor) -> None:
     page = visitor.page
     visitor.expect_trouble("status of 401")
-    await page.get_by_label("Search").fill("vm-02")
+    await page.get_by_label("Search records").fill("vm-02")
     await shows(visitor, 12)
     await visitor.context.clear_cookies()
     await page.get_by_label("On a page").select_option("250")

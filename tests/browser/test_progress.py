@@ -63,6 +63,12 @@ def results(visitor: Visitor) -> Locator:
     return visitor.page.locator("#jobs-list > .result")
 
 
+async def height_of(part: Locator) -> float:
+    box = await part.bounding_box()
+    assert box
+    return box["height"]
+
+
 async def test_a_running_dump_shows_its_way_its_pass_and_what_is_left(stage: Service, window: OpenWindow) -> None:
     visitor, feed = await watched(stage, window)
     card, bar = visitor.running, visitor.running.locator("progress")
@@ -170,14 +176,14 @@ async def test_a_result_stays_for_a_while_and_as_long_as_it_is_looked_at(stage: 
     feed.say("job", job(1))
     feed.say("job", job(2))
     await expect(visitor.running).to_have_count(2)
-    height = (await visitor.running.first.bounding_box() or {})["height"]
+    height = await height_of(visitor.running.first)
     done = record(1)
     feed.say("record", done)
     feed.say("job", job(1, Phase.COMPLETED, dump_id=done.dump_id))
     await expect(field(result, "result")).to_have_text("Sealed in 18.0 s; the guest stood still for 14 ms; 512 MiB of 2 GiB.")
     await expect(result.get_by_role("link")).to_have_attribute("href", f"/memory-dumps/{done.dump_id}")
     await expect(visitor.running).to_have_count(1)
-    assert (await result.bounding_box() or {})["height"] == height
+    assert await height_of(result) == height
 
     await result.hover()
     await visitor.page.clock.run_for(SHOWN_MS)
@@ -192,10 +198,12 @@ async def test_what_ended_badly_stays_until_it_is_put_away_and_says_what_to_do(s
     visitor, feed = await watched(stage, window)
     for number, phase in enumerate((Phase.FAILED, Phase.CANCELLED, Phase.INTERRUPTED), 1):
         feed.say("job", job(number))
+        await expect(visitor.running).to_have_count(1)
         feed.say("job", job(number, phase))
+        await expect(visitor.running).to_have_count(0)
     await expect(visitor.ended).to_have_count(3)
     await expect(visitor.running).to_have_count(0)
-    await expect(visitor.page.locator("#jobs-empty")).to_be_visible()
+    assert await field(results(visitor), "phase").all_inner_texts() == ["failed", "cancelled", "interrupted"]
     failed = visitor.page.locator("#ended-list > [data-phase=failed]")
     await expect(field(failed, "code")).to_have_text("capture-failed")
     await expect(field(failed, "message")).to_contain_text("Try again.")
@@ -229,7 +237,7 @@ async def test_no_card_moves_what_is_read_when_it_comes_advances_or_ends(stage: 
     await tell(job(3))
     await tell(job(2, Phase.FAILED))
     await tell(job(4))
-    await expect(results(visitor)).to_have_count(1)
+    await expect(results(visitor)).to_have_count(2)
     await expect(visitor.ended).to_have_count(1)
     shifts: list[float] = await visitor.page.evaluate("window.shifts")
     assert sum(shifts) <= MOST_SHIFT, shifts

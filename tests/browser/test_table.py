@@ -16,6 +16,7 @@ from app.application import SCHEMAS
 from app.config import Settings
 from app.records.index import RecordIndex
 from app.state import State
+from tests.browser.axe import violations
 from tests.browser.conftest import ALPHA, BETA, OpenWindow
 from tests.browser.visitor import HOME, Visitor, field
 from tests.faults.scene import memdump
@@ -243,6 +244,7 @@ async def test_an_error_stays_in_the_table_and_one_can_try_again(visitor: Visito
     await page.get_by_role("link", name="Last", exact=True).click()
     await expect(error).to_contain_text("The state file is in use.")
     await expect(page.locator("#records-table")).not_to_be_visible()
+    assert await violations(page) == []
     await page.unroute(RECORDS, refuse)
     await error.get_by_role("button", name="Try again").click()
     await expect(error).not_to_be_visible()
@@ -278,5 +280,6 @@ async def test_no_width_scrolls_sideways_and_on_a_phone_each_record_is_a_stack_w
     assert box["height"] >= 44
     label = await field(row, "vmid").evaluate("(cell) => getComputedStyle(cell, '::before').content")
     assert label == '"VM ID"'
+    assert await violations(page) == []
     await page.get_by_role("columnheader", name="Time").get_by_role("link").click()
     await expect(field(row, "time")).to_have_text("2026-01-01 00:00:00 UTC")

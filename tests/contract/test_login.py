@@ -169,7 +169,11 @@ def listening_port(service: Service) -> int:
 @pytest.mark.parametrize(
     ("wanted", "given"),
     [("/memory-dumps", "/memory-dumps"), ("/logout", "/logout"), ("//evil.example", "/memory-dumps"),
-     ("https://evil.example", "/memory-dumps"), ("/\\evil.example", "/memory-dumps"), ("", "/memory-dumps")],
+     ("https://evil.example", "/memory-dumps"), ("/\\evil.example", "/memory-dumps"), ("", "/memory-dumps"),
+     ("/memory-dumps?q=a%20b+c&from=2026-11-01T00:00:00Z", "/memory-dumps?q=a%20b+c&from=2026-11-01T00:00:00Z"),
+     ("/memory-dumps/0199?page=2", "/memory-dumps/0199?page=2"), ("//evil.example?q=/memory-dumps", "/memory-dumps"),
+     ("/memory-dumps?q=\r\nSet-Cookie:+a=b", "/memory-dumps"), ("/memory-dumps?q=<b>", "/memory-dumps"),
+     ("/memory-dumps?q=" + "a" * 5000, "/memory-dumps")],
 )  # fmt: skip
 async def test_a_login_leads_to_a_page_of_the_service_and_nowhere_else(
     service: Service, nobody: aiohttp.ClientSession, wanted: str, given: str

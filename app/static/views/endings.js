@@ -1,4 +1,4 @@
-// How dumps ended: well, which is shown for some seconds where the dump ran, or badly, which stays until somebody puts it away.
+// How dumps ended: shown for some seconds where the dump ran, and if it was badly, also below, until somebody puts it away.
 
 import { bytes, duration, pause, when } from "../format.js";
 import { clone, field, keyed, setAttribute, setHidden, setLines, setText } from "./dom.js";
@@ -7,7 +7,7 @@ const SHOWN_MS = 8000;
 const AGAIN_MS = 2000;
 const LEAVING_MS = 160;
 
-/** The card of a completed dump, which asks to be taken away (`leave`) after a while, but never while somebody reads it. */
+/** The card of an ended dump, which asks to be taken away (`leave`) after a while, but never while somebody reads it. */
 export function makeResult(leave) {
   const card = clone("result-template");
   const look = () => {
@@ -26,7 +26,9 @@ export function fillResult(card, job, records) {
   const record = records.find((one) => one.dump_id === job.dump_id);
   const link = field(card, "view");
   setText(field(card, "dom"), job.dom);
-  setText(field(card, "result"), outcome(job, record));
+  setAttribute(card, "data-phase", job.phase);
+  setText(field(card, "phase"), job.phase);
+  setText(field(card, "result"), job.phase === "completed" ? outcome(job, record) : (job.error?.message ?? ""));
   setLines(field(card, "warnings"), job.warnings);
   setHidden(link, !job.dump_id);
   setAttribute(link, "href", `/memory-dumps/${job.dump_id}`);

@@ -19,7 +19,7 @@ export function jobsView(store, actions, notify, begun = new Set()) {
   const [section, running, waiting, heading] = ["jobs", "jobs-list", "waiting-list", "jobs-heading"].map(part);
   const atOnce = Number(section.dataset.atOnce);
   const traces = createTraces();
-  const results = new Set(); // ids of completed jobs whose result is shown, the newest last
+  const results = new Set(); // ids of ended jobs whose result is shown, the newest last
   const tell = teller(notify, begun, (job) => {
     results.add(job.job_id);
     if (results.size > MOST_RESULTS) results.delete(results.values().next().value);
@@ -60,7 +60,7 @@ export function jobsView(store, actions, notify, begun = new Set()) {
     return card;
   };
 
-  const draw = (cards, later, state) => {
+  const draw = (cards, later, bad, state) => {
     const list = (items, attribute, make, fill) => ({ items, attribute, key: slot, make, fill, heir: heading });
     const fillCard = (card, job) => (isActive(job) ? fillRunning(card, job, state, traces) : fillResult(card, job, state.records));
     setHidden(part("jobs-empty"), cards.length > 0);
@@ -68,16 +68,17 @@ export function jobsView(store, actions, notify, begun = new Set()) {
     keyed(waiting, list(later.slice(0, MOST_WAITING), "data-job-id", () => clone("waiting-template"), (row, job) => fillWaiting(row, job, state)));
     setHidden(part("waiting"), later.length === 0);
     setText(part("waiting-heading"), later.length > MOST_WAITING ? `The first ${MOST_WAITING} of ${later.length} waiting` : `${later.length} waiting`);
+    showEnded(bad, heading);
   };
 
   function view(state) {
     tell(state);
+    const bad = endedBadly(state);
     const [cards, later] = arranged(state.jobs, atOnce, results);
-    const arrangement = [cards.map(slot), ...cards.map((job) => job.warnings.length)].join(" ");
-    if (arrangement === shown) draw(cards, later, state);
-    else glide(() => running.children, () => draw(cards, later, state));
+    const arrangement = [cards.map(slot), bad.map(slot), ...cards.map((job) => job.warnings.length)].join(" ");
+    if (arrangement === shown) draw(cards, later, bad, state);
+    else glide(() => section.querySelectorAll(".job, .ended"), () => draw(cards, later, bad, state));
     shown = arrangement;
-    showEnded(endedBadly(state), heading);
     if (!ticking) tick();
   }
   return view;
@@ -99,13 +100,13 @@ function slot(job) {
 }
 
 /** Says aloud how a job ended that was running before; what had ended before the page came is not news. */
-function teller(notify, begun, completed) {
+function teller(notify, begun, ended) {
   let running = begun;
   return ({ jobs }) => {
     for (const job of jobs) {
       if (!running.has(job.job_id) || isActive(job)) continue;
       notify(KIND_OF_ENDING[job.phase], ending(job), { event: job.phase, name: job.dom });
-      if (job.phase === "completed") completed(job);
+      ended(job);
     }
     running = new Set(jobs.filter(isActive).map((job) => job.job_id));
   };
