@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from playwright.async_api import Locator, expect
 
-from app.model import Phase, Room
+from app.model import Link, Phase, Room
 from app.web.errors import REFERENCE
 from app.web.messages import Hypervisor
 from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, job, line, progress, record, vm
@@ -108,7 +108,7 @@ async def trouble(on: Watched) -> None:
         Hypervisor(
             name="kvm-07",
             uri="qemu:///system",
-            state="disconnected",
+            state=Link.UNREACHABLE,
             since=ago(90),
             message="libvirt does not answer at qemu:///system. Look whether libvirtd runs there.",
         ),
