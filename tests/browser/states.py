@@ -58,7 +58,7 @@ async def running(on: Watched) -> None:
     vms = [vm(number, last_dump=ago(number * 4000) if number % 3 else None) for number in range(1, 11)]
     on.feed.say("vms", vms)
     fell_back = ("vm-db-01 rewrites its memory faster than it can be read, so it was captured the paused way.",)
-    for number, phase in reversed(list(enumerate(phases, 1))):
+    for number, phase in enumerate(phases, 1):
         on.feed.say("job", job(number, phase, warnings=fell_back if number == 3 else ()))
     await on.settled()
     for share in (0.1, 0.16, 0.27, 0.35, 0.41):
