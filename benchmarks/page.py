@@ -210,7 +210,7 @@ def _hours(on: Hall, browser: CDPSession, first: int, count: int) -> tuple[dict[
     """Replay; then the heap in bytes and the nodes, without what is garbage already."""
     with playing(on.service, play="dumps", first=first, count=count) as ended:
         told: dict[str, int] = ended()
-    time.sleep(5)  # the toasts of the last dumps are part of no state
+    time.sleep(15)  # what was said of the last dumps, and is part of no state, has gone
     for _ in range(3):
         browser.send("HeapProfiler.collectGarbage")
     browser.send("Performance.enable")

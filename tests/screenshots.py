@@ -19,9 +19,8 @@ from typing import Literal
 from playwright.async_api import Browser, async_playwright, expect
 
 from app.model import Phase
-from app.web.messages import Hypervisor
 from tests.browser.conftest import CHROMIUM, FLAGS
-from tests.browser.feed import Feed, ago, job, progress, vm
+from tests.browser.feed import Feed, ago, hypervisor, job, progress, vm
 from tests.browser.showcase import fill, showcase
 from tests.browser.states import STATES, Bring, Watched, details, idle, online_again
 from tests.browser.visitor import WAIT_MS, Visitor
@@ -104,8 +103,7 @@ async def _readme(service: Service) -> None:
 async def _busy(on: Watched) -> None:
     """Two dumps in the middle, one of them with its guest standing still, and two that have just begun."""
     await idle(on)
-    shown = {"name": "kvm-07", "uri": "qemu:///system", "state": "connected", "since": ago(86_400), "message": None}
-    on.feed.say("hypervisor", Hypervisor(**shown))
+    on.feed.say("hypervisor", hypervisor())
     on.feed.say("vms", [vm(number, last_dump=ago(number * 40_000)) for number in range(1, 9)])
     for number, phase in enumerate((Phase.CAPTURING, Phase.CAPTURING, Phase.PREPARING, Phase.QUEUED), 1):
         on.feed.say("job", job(number, phase))

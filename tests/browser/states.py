@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from playwright.async_api import Locator, expect
 
-from app.model import Phase, Room
+from app.model import Link, Phase, Room
 from app.web.errors import REFERENCE
-from app.web.messages import Hypervisor
-from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, job, line, progress, record, vm
+from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, hypervisor, job, line, progress, record, vm
 from tests.browser.visitor import HOME, Visitor
 from tests.nodes import numbered_uuid
 
@@ -103,16 +102,8 @@ async def toasts(on: Watched) -> None:
 async def trouble(on: Watched) -> None:
     """The hypervisor is away, a guest stands still since a dump, and little room is left."""
     await on.go()
-    on.feed.say(
-        "hypervisor",
-        Hypervisor(
-            name="kvm-07",
-            uri="qemu:///system",
-            state="disconnected",
-            since=ago(90),
-            message="libvirt does not answer at qemu:///system. Look whether libvirtd runs there.",
-        ),
-    )
+    away = "libvirt does not answer at qemu:///system. Look whether libvirtd runs there."
+    on.feed.say("hypervisor", hypervisor(Link.UNREACHABLE, away))
     alarm = "stands still since its dump and could not be resumed. It is tried again; virsh resume helps at once."
     on.feed.say("vms", [vm(1, state="paused", alarm=alarm), vm(2), vm(3, id=None, state="shutoff")])
     on.feed.say("room", Room(dump_dir="/var/dumps", free_bytes=9 * GIB, total_bytes=900 * GIB, message=None))
