@@ -30,21 +30,26 @@ _MS = 1000.0
 _PATIENCE_MS = 60_000
 
 _METER = Path(__file__).with_name("page_meter.js").read_text()
-_BARE = """<!doctype html><meta charset="utf-8"><title>bare</title><ul id="jobs-list"></ul><script>
-const list = document.getElementById("jobs-list"), items = new Map();
-const socket = new WebSocket(`ws://${location.host}/api/memory-dumps/ws?topics=job`);
-socket.addEventListener("message", ({data}) => {
-  const message = JSON.parse(data);
-  if (message.type !== "progress") return;
-  if (!items.has(message.job_id)) {
-    const item = document.createElement("li");
-    item.dataset.jobId = message.job_id;
-    list.append(item);
-    items.set(message.job_id, item);
-  }
-  items.get(message.job_id).textContent = message.bytes_done;
-});
-</script>"""
+_BARE = """
+() => {
+  const list = document.createElement("ul"), items = new Map();
+  document.body.replaceChildren(list);
+  meter.watch(list);
+  const socket = new WebSocket(`ws://${location.host}/api/memory-dumps/ws?topics=progress`);
+  socket.addEventListener("message", ({data}) => {
+    const message = JSON.parse(data);
+    if (message.type !== "progress") return;
+    if (!items.has(message.job_id)) {
+      const item = document.createElement("li");
+      item.dataset.jobId = message.job_id;
+      list.append(item);
+      items.set(message.job_id, item);
+    }
+    items.get(message.job_id).textContent = message.bytes_done;
+  });
+  return new Promise((done) => socket.addEventListener("open", done));
+}
+"""
 """The floor: a page that writes one number a message, at once, and does nothing else."""
 
 
@@ -105,8 +110,8 @@ def _live(page: Page) -> None:
 def _at_full_rate(service: Service, *, bare: bool) -> Rate:
     with _window(service, meter=True) as page:
         if bare:
-            page.route("**/bare", lambda route: route.fulfill(body=_BARE, content_type="text/html"))
-            page.goto(f"{service.url}/bare")
+            page.goto(f"{service.url}/logout")
+            page.evaluate(_BARE)
         else:
             _live(page)
         with playing(service, play="full_rate", seconds=1) as warmed:
@@ -205,7 +210,7 @@ def _hours(on: Hall, browser: CDPSession, first: int, count: int) -> tuple[dict[
     """Replay; then the heap in bytes and the nodes, without what is garbage already."""
     with playing(on.service, play="dumps", first=first, count=count) as ended:
         told: dict[str, int] = ended()
-    time.sleep(5)  # the toasts of the last dumps are part of no state
+    time.sleep(15)  # what was said of the last dumps, and is part of no state, has gone
     for _ in range(3):
         browser.send("HeapProfiler.collectGarbage")
     browser.send("Performance.enable")

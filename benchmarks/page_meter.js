@@ -1,4 +1,4 @@
-// Before any script of a page: what comes over its websocket, when it is seen in #jobs-list, and what that costs. Nothing of the page
+// Before any script of a page: what comes over its websocket, when it is seen in a list of jobs, and what that costs. Nothing of the page
 // knows about it.
 {
   const arrived = new Map(); // job → moments, as bytes, of reports that are not seen yet
@@ -39,9 +39,7 @@
       undrawn = [];
     });
 
-  addEventListener("DOMContentLoaded", () => {
-    const list = document.getElementById("jobs-list");
-    if (!list) return;
+  const watch = (list) =>
     new MutationObserver((changes) => {
       const now = performance.timeOrigin + performance.now();
       for (const { target } of changes) {
@@ -51,6 +49,10 @@
         arrived.delete(job);
       }
     }).observe(list, { subtree: true, childList: true, characterData: true, attributes: true });
+
+  addEventListener("DOMContentLoaded", () => {
+    const list = document.getElementById("jobs-list");
+    if (list) watch(list);
   });
 
   new PerformanceObserver((list) => {
@@ -61,6 +63,7 @@
   }).observe({ type: "layout-shift" });
 
   window.meter = {
+    watch,
     begin() {
       arrived.clear();
       waits = [];

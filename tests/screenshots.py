@@ -18,16 +18,18 @@ from typing import Literal
 
 from playwright.async_api import Browser, async_playwright, expect
 
+from app.model import Phase
 from tests.browser.conftest import CHROMIUM, FLAGS
-from tests.browser.feed import Feed
+from tests.browser.feed import Feed, ago, hypervisor, job, progress, vm
 from tests.browser.showcase import fill, showcase
-from tests.browser.states import STATES, Bring, Watched, details, idle, online_again, running
+from tests.browser.states import STATES, Bring, Watched, details, idle, online_again
 from tests.browser.visitor import WAIT_MS, Visitor
 from tests.service import ROOT, Service
 
 FOLDER = ROOT / "var" / "screenshots"
 PICTURES = ROOT / "docs" / "pictures"
 WIDTHS = (1280, 900, 600, 360)
+_REPORTS, _REPORT_EVERY_MS = 40, 220
 Scheme = Literal["light", "dark"]
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 
@@ -91,11 +93,25 @@ async def _readme(service: Service) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     await fill(service)
     async with _browser() as browser, _window(browser, service) as on:
-        for name, bring, scheme in (("dashboard", running, SCHEMES[0]), ("details", details, SCHEMES[1])):
+        for name, bring, scheme in (("dashboard", _busy, SCHEMES[0]), ("details", details, SCHEMES[1])):
             await on.visitor.page.emulate_media(color_scheme=scheme)
             await bring(on)
             await on.settled()
             await on.visitor.page.screenshot(path=PICTURES / f"{name}.png", animations="disabled")
+
+
+async def _busy(on: Watched) -> None:
+    """Two dumps in the middle, one of them with its guest standing still, and two that have just begun."""
+    await idle(on)
+    on.feed.say("hypervisor", hypervisor())
+    on.feed.say("vms", [vm(number, last_dump=ago(number * 40_000)) for number in range(1, 9)])
+    for number, phase in enumerate((Phase.CAPTURING, Phase.CAPTURING, Phase.PREPARING, Phase.QUEUED), 1):
+        on.feed.say("job", job(number, phase))
+    for step in range(_REPORTS):
+        share = 0.25 + step / _REPORTS / 2
+        on.feed.send(progress(1, share))
+        on.feed.send(progress(2, share * 0.8, mode="paused", guest_paused=step > _REPORTS - 5))
+        await on.visitor.page.wait_for_timeout(_REPORT_EVERY_MS)
 
 
 @asynccontextmanager

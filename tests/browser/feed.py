@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 from playwright.async_api import Error, Page, WebSocketRoute
 
 from app import model
-from app.model import Fault, Phase, rfc3339
+from app.model import Fault, Link, Phase, rfc3339
 from app.web.answers import Activity, Job, Record, Vm, encode
 from app.web.messages import Alive, Hypervisor, ProgressMessage
 from tests.nodes import numbered_uuid
@@ -89,6 +89,11 @@ def vm(number: int, **changes: Any) -> Vm:
     return Vm(**usual | changes)
 
 
+def hypervisor(state: Link = Link.CONNECTED, message: str | None = None) -> Hypervisor:
+    """The one that the VMs are of."""
+    return Hypervisor(name="kvm-07", uri="qemu:///system", state=state, since=ago(90), message=message)
+
+
 def job(number: int, phase: Phase = Phase.CAPTURING, **changes: Any) -> Job:
     """The dump of the ``number``th VM."""
     of = vm(number)
@@ -144,8 +149,3 @@ def line(number: int, **changes: Any) -> Activity:
         "at": ago(0), "kind": kind, "code": code, "message": f"{name} {words}.", "job_id": None, "dump_id": None, "dom": name,
     }  # fmt: skip
     return Activity(**usual | changes)
-
-
-def as_message(noun: Struct) -> Any:
-    """What a page's script would get for it: for tests that call its functions."""
-    return to_builtins(noun)

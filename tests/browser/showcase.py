@@ -38,6 +38,7 @@ VMS = tuple(
 @contextlib.contextmanager
 def showcase(folder: Path, *, records: int = RECORDS) -> Iterator[Service]:
     """The service; with ``records=0`` nothing has been dumped yet."""
+    folder.mkdir(parents=True, exist_ok=True)
     uri = node(folder / "node.xml", VMS)
     with running_service(folder, LIBVIRT_URI=uri, MEMDUMP_NAV=_SISTERS, MEMDUMP_COMPRESSION="none") as started:
         if records:

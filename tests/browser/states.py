@@ -12,8 +12,7 @@ from playwright.async_api import Locator, expect
 
 from app.model import Link, Phase, Room
 from app.web.errors import REFERENCE
-from app.web.messages import Hypervisor
-from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, job, line, progress, record, vm
+from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, hypervisor, job, line, progress, record, vm
 from tests.browser.visitor import HOME, Visitor
 from tests.nodes import numbered_uuid
 
@@ -58,7 +57,7 @@ async def running(on: Watched) -> None:
     vms = [vm(number, last_dump=ago(number * 4000) if number % 3 else None) for number in range(1, 11)]
     on.feed.say("vms", vms)
     fell_back = ("vm-db-01 rewrites its memory faster than it can be read, so it was captured the paused way.",)
-    for number, phase in reversed(list(enumerate(phases, 1))):
+    for number, phase in enumerate(phases, 1):
         on.feed.say("job", job(number, phase, warnings=fell_back if number == 3 else ()))
     await on.settled()
     for share in (0.1, 0.16, 0.27, 0.35, 0.41):
@@ -103,16 +102,8 @@ async def toasts(on: Watched) -> None:
 async def trouble(on: Watched) -> None:
     """The hypervisor is away, a guest stands still since a dump, and little room is left."""
     await on.go()
-    on.feed.say(
-        "hypervisor",
-        Hypervisor(
-            name="kvm-07",
-            uri="qemu:///system",
-            state=Link.UNREACHABLE,
-            since=ago(90),
-            message="libvirt does not answer at qemu:///system. Look whether libvirtd runs there.",
-        ),
-    )
+    away = "libvirt does not answer at qemu:///system. Look whether libvirtd runs there."
+    on.feed.say("hypervisor", hypervisor(Link.UNREACHABLE, away))
     alarm = "stands still since its dump and could not be resumed. It is tried again; virsh resume helps at once."
     on.feed.say("vms", [vm(1, state="paused", alarm=alarm), vm(2), vm(3, id=None, state="shutoff")])
     on.feed.say("room", Room(dump_dir="/var/dumps", free_bytes=9 * GIB, total_bytes=900 * GIB, message=None))
