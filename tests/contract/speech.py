@@ -93,8 +93,11 @@ class Api:
         return await self.post(TRIGGER, body, status, headers)
 
     async def dump(self, *vm_ids: str, **more: Any) -> list[Message]:
-        """Trigger, and wait until every job has ended and the activity log says so; the jobs, in the order of the answer."""
-        async with self.feed("topics=job,activity") as feed:
+        """Trigger, and wait until every job has ended and the activity log says so; the jobs, in the order of the answer.
+
+        However long that takes: progress is heard, too.
+        """
+        async with self.feed("topics=job,activity,progress") as feed:
             await feed.next()
             job_ids = [job["job_id"] for job in (await self.trigger(*vm_ids, **more))["jobs"]]
             ends: dict[str, Message] = {}

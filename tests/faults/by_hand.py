@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.contract.speech import Message
-from tests.faults.processes import PATIENCE_SEC, eventually
+from tests.faults.processes import PATIENCE_SEC, below, eventually
 from tests.faults.scene import Scene
 from tests.service import ROOT
 
@@ -62,7 +62,13 @@ def by_hand(scene: Scene, *words: str) -> Iterator[ByHand]:
 
 def fifo_folders(scene: Scene) -> list[Path]:
     """The FIFOs of captures, dead or alive."""
-    return [path for folder in (scene.service.dump_dir, scene.lab.folder / "run") for path in folder.rglob(".memdump-*")]
+    return [path for path in left_by_captures(scene) if path.name.startswith(".memdump-")]
+
+
+def left_by_captures(scene: Scene) -> Iterator[Path]:
+    """Whatever stands where captures put something."""
+    for folder in (scene.service.dump_dir, scene.lab.folder / "run"):
+        yield from below(folder)
 
 
 def wait_for_fifo(scene: Scene) -> Path:

@@ -8,7 +8,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,12 @@ def eventually(look: Callable[[], T], what: str, within_sec: float = PATIENCE_SE
             raise AssertionError(f"not within {within_sec:g} s: {what}")
         threading.Event().wait(0.002)
     return found
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """All that is in ``folder`` at any depth, though some of it may be removed at this moment, which ``rglob`` does not bear."""
+    for root, folders, files in os.walk(folder):
+        yield from (Path(root, name) for name in (*folders, *files))
 
 
 class Process:

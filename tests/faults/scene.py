@@ -16,7 +16,7 @@ from pathlib import Path
 from app.evidence import MANIFEST, PARTIAL, SUFFIXES, manifest_path
 from demo import Guest, PrivateLibvirt
 from tests.contract.speech import FINAL, JOBS, RECORDS, TRIGGER, Api, Feed, Message
-from tests.faults.processes import Process, children_of, eventually
+from tests.faults.processes import Process, below, children_of, eventually
 from tests.service import ROOT, Service, running_service, service_environment
 
 ACTIVITY = "/api/memory-dumps/activity?limit=50"
@@ -71,9 +71,9 @@ class Scene:
         """No child, no FIFO, no partial file; every dump has its manifest; the guest runs, and libvirt answers."""
         assert not children_of(self.service.process.pid)
         for folder in (self.service.dump_dir, self.lab.folder / "run"):
-            left = [path for path in folder.rglob("*") if path.name.endswith(PARTIAL) or stat.S_ISFIFO(path.lstat().st_mode)]
-            assert not left
-            assert not list(folder.rglob(".memdump-*"))
+            there = list(below(folder))
+            assert not [path for path in there if path.name.endswith(PARTIAL) or stat.S_ISFIFO(path.lstat().st_mode)]
+            assert not [path for path in there if path.name.startswith(".memdump-")]
         assert {manifest_path(dump) for dump in self.dumps()} == set(self.service.dump_dir.glob(f"*{MANIFEST}"))
         assert self.guest.name in self.virsh("list", "--name")
         eventually(lambda: self.virsh("domstate", self.guest.name) == "running", f"{self.guest.name} runs")

@@ -14,7 +14,7 @@ import pytest
 from app.downtime import SUFFIX
 from demo import Guest, PrivateLibvirt
 from tests.contract.speech import Message
-from tests.faults.by_hand import by_hand, fifo_folders
+from tests.faults.by_hand import by_hand, fifo_folders, left_by_captures
 from tests.faults.conftest import add_running
 from tests.faults.imagelock import image_lock
 from tests.faults.processes import Process, eventually
@@ -138,7 +138,7 @@ def _kill_a_capture_by_hand(scene: Scene) -> None:
 
 
 def _notes(scene: Scene) -> list[Path]:
-    return [path for folder in (scene.service.dump_dir, scene.lab.folder / "run") for path in folder.rglob(f"*{SUFFIX}")]
+    return [path for path in left_by_captures(scene) if path.name.endswith(SUFFIX)]
 
 
 def _debts(scene: Scene) -> int:

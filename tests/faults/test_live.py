@@ -22,7 +22,7 @@ from tests.contract.speech import JOBS, RECORDS, Message
 from tests.faults.by_hand import by_hand, fifo_folders
 from tests.faults.conftest import IDLE, add_running
 from tests.faults.imagelock import image_lock
-from tests.faults.processes import PATIENCE_SEC, Process, eventually
+from tests.faults.processes import PATIENCE_SEC, Process, below, eventually
 from tests.faults.scene import PHASES, Scene, Visit, capture_process, memdump, staged
 from tests.faults.test_dump_dir import SLACK_BYTES, mounted
 from tests.lab import WEB
@@ -434,7 +434,7 @@ async def _daemon_that_hangs(scene: Scene, **wish: object) -> AsyncIterator[Mess
 async def _assert_recovered(scene: Scene) -> None:
     """libvirtd answers again: the service does for the guest what its capture could not, and nothing is left."""
     async with scene.visit() as visit:
-        eventually(lambda: not list((scene.lab.folder / "run").rglob(f"*{SUFFIX}")), "the downtime is put back")
+        eventually(lambda: not _notes(scene), "the downtime is put back")
         await visit.assert_all_is_well()
         await visit.assert_dump_succeeds()
 
@@ -520,7 +520,11 @@ def _downtime_ms(scene: Scene) -> int:
 
 def _promises_are_kept(scene: Scene) -> bool:
     """The service has done for its guest what a dead capture could not, and the note of it is gone."""
-    return _downtime_ms(scene) == DOWNTIME_MS and not list((scene.lab.folder / "run").rglob(f"*{SUFFIX}"))
+    return _downtime_ms(scene) == DOWNTIME_MS and not _notes(scene)
+
+
+def _notes(scene: Scene) -> list[Path]:
+    return [path for path in below(scene.lab.folder / "run") if path.name.endswith(SUFFIX)]
 
 
 def _image(scene: Scene) -> Path:

@@ -53,7 +53,7 @@ async def test_guest_whose_qemu_hangs_in_a_dump_is_refused_by_name_and_others_ar
 
 async def test_dump_whose_qemu_hangs_keeps_no_other_guest_from_being_dumped(own_scene: Scene, qemu: Process) -> None:
     own_scene.service.stop()
-    own_scene.service.restart(MEMDUMP_DUMP_TIMEOUT_SEC="1")
+    own_scene.service.restart(MEMDUMP_DUMP_TIMEOUT_SEC="5")
     async with own_scene.visit() as visit:
         async with visit.held("capturing") as (job_id, process):
             eventually(lambda: own_scene.virsh("domstate", IDLE.name) == "paused", "the dump has begun")
