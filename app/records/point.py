@@ -177,13 +177,7 @@ def record_of(row: Mapping[str, object]) -> Manifest:
     what no dump has in a column beyond the nine that every producer writes, are passed over as if they were not there. Raises
     ``NoRecord`` for a row without a time that a timestamp can show, or with a number among the nine that no dump has.
     """
-    time_ns = row.get("time")
-    if not isinstance(time_ns, int):
-        raise NoRecord("time", time_ns)
-    try:
-        timestamp = rfc3339(_EPOCH + timedelta(microseconds=time_ns // 1000))
-    except OverflowError:
-        raise NoRecord("time", time_ns) from None
+    time_ns, timestamp = _time_of(row)
     columns = Columns(row)
     dom, vmid, dump_path = columns.text("dom"), columns.text("vmid"), columns.text("dump_path")
     dump_id = columns.text("dump_id") if _UUID.fullmatch(columns.text("dump_id")) else None
@@ -220,6 +214,17 @@ def record_of(row: Mapping[str, object]) -> Manifest:
         ),
         warnings=columns.json("warnings", tuple[str, ...], () if dump_id else (UNKNOWN,)),
     )
+
+
+def _time_of(row: Mapping[str, object]) -> tuple[int, str]:
+    """When the capture began, in nanoseconds and as a timestamp. Raises ``NoRecord``."""
+    time_ns = row.get("time")
+    if not isinstance(time_ns, int):
+        raise NoRecord("time", time_ns)
+    try:
+        return time_ns, rfc3339(_EPOCH + timedelta(microseconds=time_ns // 1000))
+    except OverflowError:
+        raise NoRecord("time", time_ns) from None
 
 
 def foreign_dump_id(dom: str, vmid: str, time_ns: int) -> str:
