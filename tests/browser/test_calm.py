@@ -102,8 +102,8 @@ async def test_what_a_night_of_dumps_leaves_on_the_page_is_no_more_than_the_firs
         found: int = (await counter.send("Memory.getDOMCounters"))["nodes"]
         return found
 
-    early = await nodes_after(range(60))  # as many as fill the table's page
-    late = await nodes_after(range(60, 120))
+    early = await nodes_after(range(50))  # as many as fill the table's page
+    late = await nodes_after(range(50, 200))
     assert abs(late - early) <= ALIKE * early, (early, late)
 
 
