@@ -12,6 +12,7 @@ from app.application import make_login_url
 from app.config import Settings
 from demo import Guest
 from tests.browser import axe
+from tests.contract.speech import Api, Message
 from tests.faults.processes import Process
 from tests.faults.scene import capture_process
 from tests.service import Service
@@ -111,10 +112,15 @@ class Visitor:
 
     @contextlib.asynccontextmanager
     async def held_while_the_guest_stands_still(self, guest: Guest) -> AsyncIterator[Process]:
-        """A dump, asked for already, whose capture process is stopped as soon as the page says that the guest stands still."""
+        """A dump, asked for already, whose capture process is stopped as soon as it has said that the guest stands still.
+
+        The page can say so before: libvirt tells that the VM is paused.
+        """
         with capture_process(self.service, guest) as process:
-            await self.until("(uuid) => document.querySelector(`[data-job-uuid='${uuid}'][data-guest='paused']`)", guest.uuid)
+            async with Api.of(self.service) as api, api.feed() as feed:
+                await feed.until(lambda message: _stands_still(message, guest))
             process.stop()
+            await self.until("(uuid) => document.querySelector(`[data-job-uuid='${uuid}'][data-guest='paused']`)", guest.uuid)
             yield process
 
     # --- the page's parts
@@ -163,6 +169,13 @@ class Visitor:
     def _said(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.troubles.append(f"console: {message.text}")
+
+
+def _stands_still(message: Message, guest: Guest) -> bool:
+    """Whether the capture of ``guest`` says here that the guest stands still."""
+    jobs = {"snapshot": message.get("jobs", []), "job": [message.get("job")]}.get(message["type"], [])
+    still = any(job["uuid"] == guest.uuid and (job["progress"] or {}).get("guest_paused") for job in jobs)
+    return still or (message["type"] == "progress" and message["guest_paused"])
 
 
 def field(part: Locator, name: str) -> Locator:

@@ -64,9 +64,9 @@ async def test_daemon_that_hangs_for_a_while_in_a_capture_costs_nothing_but_time
 
 async def test_daemon_that_is_killed_in_a_capture_never_leaves_a_dump_and_the_guest_runs_on(own_scene: Scene) -> None:
     own_scene.lab.add(COLD)
-    before = own_scene.dumps()
     async with own_scene.visit() as visit:
         async with visit.held("capturing") as (job_id, process):
+            before = own_scene.dumps()
             own_scene.lab.kill_libvirtd()
             process.go_on()
             job = await visit.end_of(job_id)
