@@ -1,17 +1,41 @@
 // When something comes or goes, what stands beside it moves. It glides to where it belongs instead of leaping there.
 
-const MOST = 40;
 const GLIDE_MS = 180;
+const RESTED_MS = GLIDE_MS + 50; // some frames more: a browser takes for a leap what sets out anew before it has come to rest
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 
-/** `change` the page; what `elements` gives is then where it was, and moves on from there. */
+/** `change` the page; what can be seen of what `elements` gives is then where it was, and moves on from there. Whether any does. */
 export function glide(elements, change) {
-  const before = new Map([...elements()].slice(0, MOST).map((element) => [element, element.getBoundingClientRect()]));
+  const before = [...elements()].map((element) => [element, element.getBoundingClientRect()]);
   change();
-  for (const [element, { left, top }] of before) {
-    if (!element.isConnected) continue;
-    const now = element.getBoundingClientRect();
-    const [x, y] = [left - now.left, top - now.top];
-    if (x || y) element.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], { duration: calm.matches ? 1 : GLIDE_MS, easing: "ease-out" });
+  const after = before.filter(([element]) => element.isConnected).map(([element, was]) => [element, was, element.getBoundingClientRect()]);
+  const moved = after.filter(([, was, is]) => (was.left !== is.left || was.top !== is.top) && (isInSight(was) || isInSight(is)));
+  for (const [element, was, is] of moved) {
+    const away = [{ transform: `translate(${was.left - is.left}px, ${was.top - is.top}px)` }, { transform: "none" }];
+    element.animate(away, { duration: calm.matches ? 1 : GLIDE_MS, easing: "ease-out", composite: "add" }); // to what is on its way already
   }
+  return moved.length > 0;
+}
+
+/**
+ * Glides one after the other: `rests.now` says whether the one before has ended, and `over` is called when it does. What comes in
+ * between waits, and comes together.
+ */
+export function createRests(over) {
+  const rests = { now: true, glide: glideOnce };
+
+  function glideOnce(elements, change) {
+    if (!glide(elements, change)) return;
+    rests.now = false;
+    setTimeout(() => {
+      rests.now = true;
+      over();
+    }, RESTED_MS);
+  }
+
+  return rests;
+}
+
+function isInSight({ top, bottom }) {
+  return bottom > 0 && top < innerHeight;
 }

@@ -6,7 +6,7 @@ import { createTraces } from "../traces.js";
 import { fillRunning, fillStood, fillWaiting } from "./cards.js";
 import { clone, keyed, setHidden, setText } from "./dom.js";
 import { fillResult, makeResult, showEnded } from "./endings.js";
-import { glide } from "./glide.js";
+import { createRests } from "./glide.js";
 
 const KIND_OF_ENDING = { completed: "success", cancelled: "info", failed: "error", interrupted: "error" };
 const MOST_RESULTS = 6;
@@ -24,6 +24,7 @@ export function jobsView(store, actions, notify, begun = new Set()) {
     results.add(job.job_id);
     if (results.size > MOST_RESULTS) results.delete(results.values().next().value);
   });
+  const rests = createRests(() => view(store.state));
   let shown = "";
   let ticking = null;
 
@@ -77,7 +78,8 @@ export function jobsView(store, actions, notify, begun = new Set()) {
     const [cards, later] = arranged(state.jobs, atOnce, results);
     const arrangement = [cards.map(slot), bad.map(slot), ...cards.map((job) => job.warnings.length)].join(" ");
     if (arrangement === shown) draw(cards, later, bad, state);
-    else glide(() => section.querySelectorAll(".job, .ended"), () => draw(cards, later, bad, state));
+    else if (!rests.now) return;
+    else rests.glide(() => section.querySelectorAll(".job, .ended"), () => draw(cards, later, bad, state));
     shown = arrangement;
     if (!ticking) tick();
   }

@@ -5,8 +5,7 @@ import { bytes, duration, pause, short, when } from "../format.js";
 import { createList, news, pagesOf } from "../list.js";
 import { clone, field, keyed, setAttribute, setHidden, setMoment, setNotice, setText } from "./dom.js";
 import { createAutoRefresh, createFilters, setLink } from "./filters.js";
-
-const SLIDE_MS = 250;
+import { createRests } from "./glide.js";
 
 export function recordsView(store, notify, leave) {
   const section = document.getElementById("records");
@@ -18,6 +17,7 @@ export function recordsView(store, notify, leave) {
   const fillForm = createFilters(history.view, (target, finished) => go(target, finished ? "push" : "replace"), notify, leave);
   const follows = createAutoRefresh(look);
   const isRead = readingWatch(section, look);
+  const rests = createRests(look);
   let drawn = null;
   let saying = false;
 
@@ -53,17 +53,18 @@ export function recordsView(store, notify, leave) {
   function view(state, forced = false) {
     list.follow(state);
     const waiting = list.shown ? news(list.shown, list.latest) : 0;
-    const slides = waiting > 0 && follows() && !isRead();
+    const comes = waiting > 0 && follows() && !isRead();
+    const slides = comes && rests.now;
     if (slides || !waiting) list.accept();
     if (!forced && !slides && drawn === list.latest) return;
     drawn = list.latest;
     if (!list.busy && format(list.view) !== format(history.view())) history.correct(list.view);
     setText(newsButton, `${Math.max(1, waiting).toLocaleString("en")} new`);
-    setHidden(newsButton, !waiting || slides);
+    setHidden(newsButton, !waiting || comes);
     drawState(list);
     if (!list.shown) return;
     const draw = () => drawRows(rows, list, heading, slides);
-    if (slides) slide(section, draw);
+    if (slides) rests.glide(() => document.querySelectorAll("#records-rows > tr, #pager, #records ~ section, #records ~ details"), draw);
     else draw();
     const where = drawPages(list);
     if (saying && !list.busy && !list.error) {
@@ -182,21 +183,4 @@ function readingWatch(section, over) {
   area.addEventListener("mouseleave", over);
   area.addEventListener("focusout", () => requestAnimationFrame(over));
   return () => scrolled || area.contains(document.activeElement) || (points.matches && area.matches(":hover"));
-}
-
-/** Draw, and let what is below come down to its new place: nothing jumps. The only place that reads the layout, once a new record. */
-function slide(section, draw) {
-  const old = section.querySelector("#records-rows > tr");
-  const pager = document.getElementById("pager");
-  const top = (element) => element?.getBoundingClientRect().top ?? 0;
-  const before = [top(old), top(pager)];
-  draw();
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const move = (element, by) => {
-    if (by && !still) element.animate([{ transform: `translateY(${by}px)` }, { transform: "none" }], { duration: SLIDE_MS, easing: "ease-out" });
-  };
-  if (old?.isConnected) move(old.parentElement, before[0] - top(old));
-  const grown = before[1] - top(pager);
-  move(pager, grown);
-  for (let next = section.nextElementSibling; next; next = next.nextElementSibling) if (next.matches("section, details")) move(next, grown);
 }

@@ -72,7 +72,7 @@ class Toasts {
   change(toast, kind, sentence) {
     Object.assign(toast, { kind, sentence });
     if (!toast.element) return;
-    setText(field(toast.element, "sentence"), sentence);
+    glide(() => this.#shown.keys(), () => setText(field(toast.element, "sentence"), sentence));
     this.#leaveInTime(toast);
   }
 
