@@ -8,9 +8,10 @@
  * again through the same entry of its TLB (seen with 7.2: cpu_physical_memory_sync_dirty_bitmap clears what it had noted
  * already without resetting the TLB; virsh's own live dump shows it as well). With "pti=on" each call flushes the TLB.
  *
- * Returns when the memory is there and every process runs.
+ * Returns when the memory is there and every process writes at its full speed.
  */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,12 +34,15 @@ static char *memory(size_t size) {
 
 static void flush(void) { syscall(SYS_getppid); }
 
-static void rewrite(char *pages, size_t size) {
-  for (unsigned char round = 1;; round++)
+/* In the first round each page is mapped anew, which is slow; `up` says when it is over. */
+static void rewrite(char *pages, size_t size, atomic_long *up) {
+  for (unsigned char round = 1;; round++) {
     for (size_t at = 0; at < size; at += PAGE) {
       ((volatile char *)pages)[at] = (char)round;
       if (at % (256 * PAGE) == 0) flush();
     }
+    if (round == 1) atomic_fetch_add(up, 1);
+  }
 }
 
 static volatile uint64_t *counter(char *page, char letter, const char *name) {
@@ -63,8 +67,11 @@ int main(int argc, char **argv) {
   signal(SIGCHLD, SIG_IGN);
   if (size != 0) {
     char *pages = memory(size);
-    for (long cpu = sysconf(_SC_NPROCESSORS_ONLN); cpu > 0; cpu--)
-      if (fork() == 0) rewrite(pages, size);
+    atomic_long *up = (atomic_long *)memory(PAGE);
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    for (long cpu = 0; cpu < cpus; cpu++)
+      if (fork() == 0) rewrite(pages, size, up);
+    while (atomic_load(up) < cpus) usleep(1000);
     munmap(pages, size);
   }
   if (strcmp(argv[3], "yes") == 0) {

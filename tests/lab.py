@@ -1,9 +1,12 @@
 """Real guests for tests: fixtures over ``demo/``. ``tests/conftest.py`` registers this module, so every ring has them.
 
-``lab``       one private libvirt for the whole session with the guests below, booted and ready (some 5 s, once). Leave it as
-              it is: its daemon alive, its guests running, no domain added.
+``lab``       one private libvirt for the whole session with the guests below, booted and ready. Leave it as it is: its
+              daemon alive, its guests running, no domain added.
 ``own_lab``   an empty one for this test alone (0.1 s), to be harmed at will: ``own_lab.add(COLD)`` takes half a second,
-              ``own_lab.add(WEB); own_lab.wait_ready(WEB.name)`` some 4 s.
+              ``add_ready(own_lab, WEB)`` a second or two.
+
+Under emulation the boot of a guest costs a processor for 4 to 30 seconds. So each guest boots once in a run of the tests;
+wherever it is wanted, it goes on from there (``virDomainRestore``).
 
 ``lab.uri`` goes into ``running_service(tmp_path, LIBVIRT_URI=lab.uri)``. A guest's ``marker`` is at its ``marker_address``.
 
@@ -14,6 +17,11 @@ They are looked for here, when their lab ends. FIFOs left in the lab's folder co
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,15 +45,43 @@ OFF = Guest(name="vm-off-01", memory_mib=192, vmid="104", starts=False)
 GUESTS = (WEB, DB, COLD, OFF)
 
 
+SAVED = "MEMORY_DUMPS_TEST_GUESTS"
+"""Names the folder of the guests that booted in this run, for all its processes."""
+
+
+def pytest_configure() -> None:
+    if SAVED not in os.environ:
+        folder = Path(tempfile.mkdtemp(prefix="memdump-guests-", dir="/tmp"))
+        folder.chmod(0o711)  # libvirt's user reads what is in it
+        os.environ[SAVED] = str(folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the process that all the others of a run are children of
+        shutil.rmtree(os.environ.pop(SAVED))
+
+
+def add_ready(lab: PrivateLibvirt, guest: Guest) -> None:
+    """Add a guest in which Linux has booted, filled its memory and said so."""
+    image = Path(os.environ[SAVED]) / f"{guest.name}-{hashlib.sha256(repr(guest).encode()).hexdigest()[:16]}"
+    with image.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not image.exists():
+            lab.add(guest)
+            lab.wait_ready(guest.name)
+            lab.save(guest.name, image)
+    lab.restore(guest, image)
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[PrivateLibvirt]:
     """``GUESTS``, ready, for the whole session."""
     with running_lab() as started:
         for guest in GUESTS:
-            started.add(guest)
-        for guest in GUESTS:
             if guest.starts and guest.boots:
-                started.wait_ready(guest.name)
+                add_ready(started, guest)
+            else:
+                started.add(guest)
         yield started
 
 

@@ -21,7 +21,7 @@ from demo import Guest, PrivateLibvirt
 from tests.browser.visitor import WAIT_MS, Visitor
 from tests.conftest import PATIENCE_SEC, RUN_NAME
 from tests.faults.processes import eventually
-from tests.lab import running_lab
+from tests.lab import add_ready, running_lab
 from tests.nodes import SHUTOFF, Vm, node, numbered_uuid
 from tests.service import Service, running_service
 
@@ -108,11 +108,11 @@ async def window(browser: Browser) -> AsyncIterator[OpenWindow]:
 def rack() -> Iterator[PrivateLibvirt]:
     """A private libvirt with real guests for these tests; each leaves them running, or not, as it found them."""
     with running_lab() as started:
-        for guest in (SHOP, IDLE, OFF):
+        add_ready(started, SHOP)
+        for guest in (IDLE, OFF):
             started.add(guest)
         with started.connection() as connection:
             connection.lookupByName(IDLE.name).resume()
-        started.wait_ready(SHOP.name)
         yield started
 
 

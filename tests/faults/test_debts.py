@@ -19,7 +19,7 @@ from tests.faults.conftest import add_running
 from tests.faults.imagelock import image_lock
 from tests.faults.processes import Process, eventually
 from tests.faults.scene import Scene, memdump, staged
-from tests.lab import WEB
+from tests.lab import WEB, add_ready
 
 WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
 DOWNTIME_MS = 4321
@@ -31,8 +31,7 @@ OWED_SEC = 60.0
 @pytest.fixture
 def booted(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
     """A guest whose memory does not fit into the pipe, for one test alone; it is captured live, and no other way."""
-    own_lab.add(WEB)
-    own_lab.wait_ready(WEB.name)
+    add_ready(own_lab, WEB)
     with staged(tmp_path, own_lab, WEB, MEMDUMP_MODE="live") as made:
         made.virsh("migrate-setmaxdowntime", WEB.name, str(DOWNTIME_MS))
         yield made

@@ -25,7 +25,7 @@ from tests.faults.imagelock import image_lock
 from tests.faults.processes import PATIENCE_SEC, Process, below, eventually
 from tests.faults.scene import PHASES, Scene, Visit, capture_process, memdump, staged
 from tests.faults.test_dump_dir import SLACK_BYTES, mounted
-from tests.lab import WEB
+from tests.lab import WEB, add_ready
 from tests.qemu.listener import hearing
 
 WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
@@ -58,8 +58,7 @@ def scene(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
 @pytest.fixture
 def booted(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
     """The same with a guest whose memory does not fit into the pipe: QEMU cannot have ended with it while nobody reads."""
-    own_lab.add(WEB)
-    own_lab.wait_ready(WEB.name)
+    add_ready(own_lab, WEB)
     with staged(tmp_path, own_lab, WEB, MEMDUMP_MODE="live") as made:
         yield made
 
@@ -67,8 +66,7 @@ def booted(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
 @pytest.fixture
 def counting(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
     """The same with a guest of which can be seen whether it runs, without libvirt."""
-    own_lab.add(COUNTING)
-    own_lab.wait_ready(COUNTING.name)
+    add_ready(own_lab, COUNTING)
     with staged(tmp_path, own_lab, COUNTING, MEMDUMP_MODE="live") as made:
         yield made
 
@@ -204,8 +202,7 @@ async def test_daemon_that_hangs_in_mid_capture_is_told_and_costs_the_guest_noth
 async def test_daemon_that_hangs_while_a_try_is_given_up_is_not_waited_for_without_end(
     tmp_path: Path, own_lab: PrivateLibvirt
 ) -> None:
-    own_lab.add(BUSY)
-    own_lab.wait_ready(BUSY.name)
+    add_ready(own_lab, BUSY)
     with staged(tmp_path, own_lab, BUSY, MEMDUMP_DUMP_TIMEOUT_SEC="0") as scene:
         async with _daemon_that_hangs(scene, mode="live", max_pause_ms=1) as job:
             assert (job["phase"], job["error"]["code"]) == ("failed", "hypervisor-not-responding")
@@ -258,8 +255,7 @@ async def test_capture_that_takes_too_long_leaves_nothing(tmp_path: Path, own_la
 
 
 async def test_capture_whose_time_ends_in_mid_stream_leaves_nothing(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
-    own_lab.add(WEB)
-    own_lab.wait_ready(WEB.name)
+    add_ready(own_lab, WEB)
     with staged(tmp_path, own_lab, WEB, MEMDUMP_MODE="live", MEMDUMP_DUMP_TIMEOUT_SEC="2") as scene:
         scene.virsh("migrate-setmaxdowntime", WEB.name, str(DOWNTIME_MS))
         with contextlib.closing(Process(own_lab.qemu_pid(WEB.name))) as qemu:

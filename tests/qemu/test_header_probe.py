@@ -10,6 +10,7 @@ from app.capture.live import PROBE_STOP_MS
 from demo import Guest, PrivateLibvirt, Shape
 from demo.guest import GuestFiles
 from tests.faults.conftest import add_running
+from tests.lab import add_ready
 from tests.qemu.listener import hearing
 from tests.qemu.outside import memdump
 
@@ -35,8 +36,7 @@ GROWING = Growing(name="vm-grows-01", vmid="109", memory_mib=256, boots=False, s
 
 @pytest.mark.timeout(120)
 def test_guest_is_stopped_for_its_headers_once_in_each_run(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
-    own_lab.add(UEFI)
-    own_lab.wait_ready(UEFI.name)
+    add_ready(own_lab, UEFI)
     first, second = (memdump(own_lab, tmp_path, UEFI, "--mode=live").manifest for _ in range(2))
     assert first["mode"] == second["mode"] == "live"
     assert len(first["guest_pauses_ms"]) == 2
@@ -51,8 +51,7 @@ def test_guest_is_stopped_for_its_headers_once_in_each_run(own_lab: PrivateLibvi
 
 
 def test_guest_is_not_stopped_for_its_headers_where_that_would_be_too_long(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
-    own_lab.add(UEFI)
-    own_lab.wait_ready(UEFI.name)
+    add_ready(own_lab, UEFI)
     with hearing(own_lab.uri, UEFI.name) as listener:
         refused = memdump(own_lab, tmp_path, UEFI, "--mode=live", f"--max-pause-ms={PROBE_STOP_MS}")
         heard = [name for name, _ in listener.heard()]
@@ -63,8 +62,7 @@ def test_guest_is_not_stopped_for_its_headers_where_that_would_be_too_long(own_l
 
 
 def test_no_memory_of_the_guest_is_in_what_is_kept(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
-    own_lab.add(UEFI)
-    own_lab.wait_ready(UEFI.name)
+    add_ready(own_lab, UEFI)
     memdump(own_lab, tmp_path, UEFI, "--mode=live")
     (kept,) = own_lab.folder.rglob("*.header")
     assert kept.stat().st_mode & 0o777 == 0o600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import struct
@@ -17,7 +18,7 @@ from app.evidence import MANIFEST
 from app.model import MODES, Mode, from_rfc3339
 from demo import COUNTER_AT, Guest, PrivateLibvirt, Shape
 from tests.contract.speech import FINAL, Api, Message
-from tests.lab import COLD, DB, WEB, running_lab
+from tests.lab import COLD, DB, WEB, add_ready, running_lab
 from tests.qemu.listener import hearing
 from tests.qemu.outside import dumped, gzip_read, loads_of, memdump, sha256sum, unpacked_to, virsh
 from tests.service import running_service
@@ -36,13 +37,34 @@ IN_PEER_MODE = """<qemu:arg value='-object'/><qemu:arg value='memory-backend-mem
 
 
 @pytest.fixture(scope="module")
-def busy_lab() -> Iterator[PrivateLibvirt]:
-    """Guests that write without rest."""
+def tiring_lab() -> Iterator[PrivateLibvirt]:
+    """Guests that write without rest. They stand still where a test has nothing to do with them: they cost three processors."""
     with running_lab() as lab:
         for guest in (COUNTING, BUSY):
-            lab.add(guest)
-            lab.wait_ready(guest.name)
+            add_ready(lab, guest)
+            virsh(lab, "suspend", guest.name)
         yield lab
+
+
+@pytest.fixture
+def counting_lab(tiring_lab: PrivateLibvirt) -> Iterator[PrivateLibvirt]:
+    """``COUNTING`` runs."""
+    with _going_on(tiring_lab, COUNTING):
+        yield tiring_lab
+
+
+@pytest.fixture
+def busy_lab(tiring_lab: PrivateLibvirt) -> Iterator[PrivateLibvirt]:
+    """``BUSY`` runs."""
+    with _going_on(tiring_lab, BUSY):
+        yield tiring_lab
+
+
+@contextlib.contextmanager
+def _going_on(lab: PrivateLibvirt, guest: Guest) -> Iterator[None]:
+    virsh(lab, "resume", guest.name)
+    yield
+    virsh(lab, "suspend", guest.name)
 
 
 @pytest.mark.parametrize(("mode", "guest"), [("live", WEB), ("auto", DB)])
@@ -64,11 +86,11 @@ def test_live_dump_is_a_vmcore_of_the_instant_that_another_listener_saw(
     assert _notes(tmp_path / "image") == ["CORE", "QEMU", "VMCOREINFO"]
 
 
-def test_dump_shows_one_instant(busy_lab: PrivateLibvirt, tmp_path: Path) -> None:
+def test_dump_shows_one_instant(counting_lab: PrivateLibvirt, tmp_path: Path) -> None:
     """Two counters, raised one after the other, in pages far apart."""
     counted = []
     for number in range(3):
-        image = unpacked_to(dumped(busy_lab, tmp_path, COUNTING, "--mode=live"), tmp_path / f"{number}").read_bytes()
+        image = unpacked_to(dumped(counting_lab, tmp_path, COUNTING, "--mode=live"), tmp_path / f"{number}").read_bytes()
         a, b = (_counter(image, COUNTING, letter) for letter in "AB")
         assert a - b in (0, 1)
         counted.append(a)

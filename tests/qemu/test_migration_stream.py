@@ -13,7 +13,7 @@ from app.capture.migration import REST_BYTES, Machine, Migration
 from app.capture.spool import Spool, open_spool
 from app.errors import StreamTruncated
 from app.fifo import Rendezvous
-from tests.lab import WEB, running_lab
+from tests.lab import WEB, add_ready, running_lab
 
 CHUNK_BYTES = 1 << 20
 ROM_AT_4_GIB = 1 << 32
@@ -23,8 +23,7 @@ ROM_AT_4_GIB = 1 << 32
 def dumps() -> Iterator[tuple[Path, Path]]:
     """A suspended guest's migration stream and QEMU's own ELF of it, as files. It is good for nothing else afterwards."""
     with running_lab() as own_lab:
-        own_lab.add(WEB)
-        own_lab.wait_ready(WEB.name)
+        add_ready(own_lab, WEB)
         folder = own_lab.folder / "guests"
         stream, elf = folder / "stream", folder / "elf"
         with own_lab.connection() as connection:
