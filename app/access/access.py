@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from app.access.rights import ROLES, Right, Role
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
 from app.config import AuthMode
 from app.model import rfc3339
+from app.scope import WHOLE, Scope
 from app.state import State
 
 SESSION_SEC = 7 * 24 * 3600
@@ -57,6 +59,12 @@ class Identity:
 
     name: str
     via: Via
+    role: Role = "administrator"
+    scope: Scope = WHOLE
+
+    def may(self, right: Right) -> bool:
+        """Whether that is among the rights of the role. On what, the scope says."""
+        return right in ROLES[self.role]
 
 
 _OPEN = Identity(ANONYMOUS, "open")

@@ -35,6 +35,7 @@ STATUS: Mapping[str, int] = {
     "login-required": 401,
     "host-not-allowed": 403,
     "origin-not-allowed": 403,
+    "not-allowed": 403,
     "vm-unknown": 404,
     "job-unknown": 404,
     "record-unknown": 404,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from app.access import Identity
+from app.access import Identity, Right
 from app.web import keys
 from app.web.errors import ProblemError, login_required
 
@@ -22,6 +22,20 @@ FORMS = frozenset({("POST", "/login"), ("POST", "/logout")})
 """Where a page without JavaScript sends a form; every other change by cookie needs a JSON content type."""
 
 SESSION_COOKIE = "memory_dumps_session"
+_A_ROLE = {
+    "viewer": "a viewer",
+    "operator": "an operator",
+    "investigator": "an investigator",
+    "administrator": "an administrator",
+}
+_DEEDS: dict[Right, str] = {
+    "see": "see VMs and dumps",
+    "dump": "dump VMs",
+    "cancel": "cancel dumps",
+    "download": "download dumps",
+    "delete": "delete dumps",
+    "administer": "administer this service",
+}
 _SAFE = frozenset({"GET", "HEAD"})
 FORM_TYPES = ("application/json", "application/x-www-form-urlencoded")
 
@@ -32,11 +46,13 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     _check_host(request)
     bearer = _bearer(request)
     identity = await request.app[keys.ACCESS].who(bearer, request.cookies.get(SESSION_COOKIE) if bearer is None else None)
-    route = _route_of(request)
+    route = route_of(request.method, request.match_info.route)
     if identity is not None:
         request[keys.IDENTITY] = identity
     elif route not in PUBLIC:
         raise login_required() if bearer is None else login_required("This API token is not known, or was withdrawn.")
+    if identity is not None:
+        _check_right(request, identity, route)
     if hdrs.CONTENT_ENCODING in request.headers:
         raise ProblemError("media-type-unsupported", "Send the body as it is, without Content-Encoding.")
     if bearer is None and _changes_something(request):
@@ -45,11 +61,19 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-def _route_of(request: web.Request) -> tuple[str, str]:
-    """Method and path pattern as the route table writes them; an unknown path has the pattern ''."""
-    resource = request.match_info.route.resource
-    method = "GET" if request.method == "HEAD" else request.method
-    return method, resource.canonical if resource is not None else ""
+def route_of(method: str, route: web.AbstractRoute) -> tuple[str, str]:
+    """Method and path pattern as ``PUBLIC`` writes them; an unknown path has the pattern ''."""
+    return "GET" if method == "HEAD" else method, route.resource.canonical if route.resource is not None else ""
+
+
+def _check_right(request: web.Request, identity: Identity, route: tuple[str, str]) -> None:
+    """Refuse who may not do this. An address that nobody has yet said the right of is for administrators alone."""
+    known = route[1] != ""
+    right = request.app[keys.RIGHTS].get(route, "administer" if known else None)
+    if right is not None and not identity.may(right):
+        raise ProblemError(
+            "not-allowed", f"{identity.name} is {_A_ROLE[identity.role]}, who may not {_DEEDS[right]}. Ask an administrator."
+        )
 
 
 def _changes_something(request: web.Request) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from app.access import Access, Identity
+from app.access import Access, Identity, Right
 from app.changes import Changes
 from app.config import Settings
 from app.hypervisor import Hypervisor
@@ -34,6 +34,9 @@ POOL = web.AppKey("pool", Pool)
 CHANGES = web.AppKey("changes", Changes)
 VIEW = web.AppKey("view", View)
 ASSETS = web.AppKey("assets", Assets)
+RIGHTS: web.AppKey[Mapping[tuple[str, str], Right | None]] = web.AppKey("rights")
+"""What each route takes, by its method and the pattern of its path; None: a login is enough, or not even that."""
+
 OPENAPI: web.AppKey[dict[str, Any]] = web.AppKey("openapi")
 
 IDENTITY = web.RequestKey("identity", Identity)

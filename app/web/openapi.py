@@ -64,6 +64,8 @@ def codes_of(route: Route) -> list[str]:
     codes = [*route.problems, *_ANYWHERE, *_WITH_STATE]
     if (route.method, path_of(route)) not in PUBLIC:
         codes.append("login-required")
+    if route.right is not None:
+        codes.append("not-allowed")
     codes += _WITH_BODY if route.method == "POST" else ("media-type-unsupported", "body-too-large", "request-too-slow")
     return sorted(set(codes), key=lambda code: (STATUS.get(code, 500), code))
 

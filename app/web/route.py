@@ -8,6 +8,7 @@ from typing import Literal
 
 from aiohttp.typedefs import Handler
 
+from app.access import Right
 from app.web.requests import Query
 
 Group = Literal["VMs and dumps", "Jobs", "Records", "Feed", "Health", "About", "Pages"]
@@ -27,7 +28,8 @@ class Reply:
 class Route:
     """One row. ``pattern`` names its variables in braces; a ``GET`` answers ``HEAD`` too, a websocket does not.
 
-    ``problems`` are the codes that this route adds to those that can come from any.
+    ``problems`` are the codes that this route adds to those that can come from any. ``right`` is what one needs; None: only to
+    be logged in; and what stands in ``guard.PUBLIC`` is for everybody.
     """
 
     method: Literal["GET", "POST"]
@@ -36,6 +38,7 @@ class Route:
     name: str
     group: Group
     what: str
+    right: Right | None
     replies: Sequence[Reply]
     query: type[Query] = Query
     headers: Mapping[str, str] = field(default_factory=dict)

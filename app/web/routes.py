@@ -8,12 +8,14 @@ from __future__ import annotations
 from aiohttp import web
 
 from app import model
+from app.access import Right
 from app.web import (
     answers,
     api,
     asked,
     details,
     download,
+    guard,
     keys,
     listing,
     live,
@@ -42,6 +44,7 @@ ROUTES = (
         pattern="/api/telemetry/live-vms",
         handler=api.live_vms,
         name="vms",
+        right="see",
         group="VMs and dumps",
         what="All VMs, running or not. While libvirt is away: what was known last.",
         replies=[Reply(200, "The VMs.", [answers.LiveVms])],
@@ -51,6 +54,7 @@ ROUTES = (
         pattern="/api/memory-dumps/trigger",
         handler=api.trigger,
         name="trigger",
+        right="dump",
         group="VMs and dumps",
         what="Schedule dumps, all or nothing.",
         headers=_CALLED,
@@ -63,6 +67,7 @@ ROUTES = (
         pattern="/api/memory-dumps/status",
         handler=api.status,
         name="status",
+        right="see",
         group="VMs and dumps",
         what="The last trigger.",
         replies=[Reply(200, "One word for all of its jobs, and the jobs.", [answers.Status])],
@@ -72,6 +77,7 @@ ROUTES = (
         pattern="/api/memory-dumps/jobs",
         handler=api.jobs,
         name="jobs",
+        right="see",
         group="Jobs",
         what="The newest 10,000 jobs, newest first.",
         replies=[Reply(200, "The jobs.", [answers.Jobs])],
@@ -81,6 +87,7 @@ ROUTES = (
         pattern="/api/memory-dumps/jobs/{job_id}",
         handler=api.job,
         name="job",
+        right="see",
         group="Jobs",
         what="One job, however old.",
         replies=[Reply(200, "The job.", [answers.Job])],
@@ -91,6 +98,7 @@ ROUTES = (
         pattern="/api/memory-dumps/jobs/{job_id}/cancel",
         handler=api.cancel,
         name="cancel",
+        right="cancel",
         group="Jobs",
         what="Ask a job to stop. Asking again, or asking one that has ended, changes nothing.",
         body=requests.EmptyBody,
@@ -103,6 +111,7 @@ ROUTES = (
         pattern="/api/memory-dumps/records",
         handler=api.records,
         name="records",
+        right="see",
         group="Records",
         what="Records that match, a page at a time.",
         query=asked.RecordsQuery,
@@ -113,6 +122,7 @@ ROUTES = (
         pattern="/api/memory-dumps/records.csv",
         handler=download.records_csv,
         name="recordsCsv",
+        right="see",
         group="Records",
         what="All records that match, as a table (RFC 4180, UTF-8, a row of names first), streamed.",
         query=asked.CsvQuery,
@@ -123,6 +133,7 @@ ROUTES = (
         pattern="/api/memory-dumps/records/{dump_id}",
         handler=api.record,
         name="record",
+        right="see",
         group="Records",
         what="The whole manifest of one dump.",
         replies=[Reply(200, "The manifest.", [answers.Manifest])],
@@ -133,6 +144,7 @@ ROUTES = (
         pattern="/api/memory-dumps/stats",
         handler=api.stats,
         name="stats",
+        right="see",
         group="Records",
         what="Totals over all records, or by VM or day within a range.",
         query=asked.StatsQuery,
@@ -143,6 +155,7 @@ ROUTES = (
         pattern="/api/memory-dumps/activity",
         handler=api.activity,
         name="activity",
+        right="see",
         group="Feed",
         what="What happened last, newest first.",
         query=requests.ActivityQuery,
@@ -153,6 +166,7 @@ ROUTES = (
         pattern=live.PATH,
         handler=live.feed,
         name="feed",
+        right="see",
         group="Feed",
         what=(
             "A websocket: first a `Snapshot`, then what changes, as JSON text messages. Each change has its `type`, a `cursor`, "
@@ -170,6 +184,7 @@ ROUTES = (
         pattern=longrequest.PATH,
         handler=longrequest.changes,
         name="changes",
+        right="see",
         group="Feed",
         what="The same as a long request: what the websocket would say after `since`, as soon as there is something.",
         query=longrequest.ChangesQuery,
@@ -180,6 +195,7 @@ ROUTES = (
         pattern="/healthz",
         handler=api.healthz,
         name="health",
+        right=None,
         group="Health",
         what="The process is alive and its event loop turns.",
         replies=[Reply(200, "Alive.", [answers.Health])],
@@ -189,6 +205,7 @@ ROUTES = (
         pattern="/readyz",
         handler=ready.readyz,
         name="readiness",
+        right=None,
         group="Health",
         what="Whether dumps can be made now. Without a login the status code alone.",
         replies=[Reply(200, "Ready.", [ready.Readiness]), Reply(503, "Not ready.", [ready.Readiness])],
@@ -198,6 +215,7 @@ ROUTES = (
         pattern="/api/openapi.json",
         handler=reference.openapi_json,
         name="openapi",
+        right=None,
         group="About",
         what="This description, OpenAPI 3.1.",
         replies=[Reply(200, "The description.", [dict])],
@@ -207,6 +225,7 @@ ROUTES = (
         pattern=REFERENCE,
         handler=reference.page,
         name="reference",
+        right=None,
         group="About",
         what="This description, to read.",
         replies=[Reply(200, "A page.", content_type=_HTML)],
@@ -216,6 +235,7 @@ ROUTES = (
         pattern="/",
         handler=pages.home,
         name="home",
+        right=None,
         group="Pages",
         what="To the first page.",
         replies=[Reply(302, "To `/memory-dumps`.", content_type=None)],
@@ -225,6 +245,7 @@ ROUTES = (
         pattern="/memory-dumps",
         handler=pages.memory_dumps,
         name="memoryDumpsPage",
+        right="see",
         group="Pages",
         what="VMs, running dumps, records and activity.",
         query=listing.ListQuery,
@@ -235,6 +256,7 @@ ROUTES = (
         pattern="/memory-dumps/{dump_id}",
         handler=details.page,
         name="detailsPage",
+        right="see",
         group="Pages",
         what="One dump: its whole manifest, and the command that checks it.",
         query=listing.ListQuery,
@@ -246,6 +268,7 @@ ROUTES = (
         pattern="/login",
         handler=pages.login_page,
         name="loginPage",
+        right=None,
         group="Pages",
         what="A form that sends the login code of a login URL. Looking at it uses nothing up.",
         query=pages.LoginQuery,
@@ -256,6 +279,7 @@ ROUTES = (
         pattern="/login",
         handler=pages.login,
         name="login",
+        right=None,
         group="Pages",
         what="A login code for a session cookie.",
         body=requests.LoginForm,
@@ -271,6 +295,7 @@ ROUTES = (
         pattern="/logout",
         handler=pages.logout_page,
         name="logoutPage",
+        right=None,
         group="Pages",
         what="Asks whether to log out.",
         replies=[Reply(200, "A page.", content_type=_HTML)],
@@ -280,6 +305,7 @@ ROUTES = (
         pattern="/logout",
         handler=pages.logout,
         name="logout",
+        right=None,
         group="Pages",
         what="Ends the session.",
         replies=[
@@ -292,6 +318,7 @@ ROUTES = (
         pattern="/static/{path:.+}",
         handler=pages.static_file,
         name="staticFile",
+        right=None,
         group="Pages",
         what="What the pages are made of.",
         replies=[Reply(200, "The file.", content_type="*/*"), Reply(304, "It has not changed.", content_type=None)],
@@ -302,9 +329,12 @@ ROUTES = (
 
 def add_to(app: web.Application) -> None:
     """Put the table into ``app``, and what it says of itself."""
+    rights: dict[tuple[str, str], Right | None] = {}
     for route in ROUTES:
         if route.method == "GET" and not route.websocket:
-            app.router.add_get(route.pattern, route.handler, allow_head=True)
+            added = app.router.add_get(route.pattern, route.handler, allow_head=True)
         else:
-            app.router.add_route(route.method, route.pattern, route.handler)
+            added = app.router.add_route(route.method, route.pattern, route.handler)
+        rights[guard.route_of(route.method, added)] = route.right
+    app[keys.RIGHTS] = rights
     app[keys.OPENAPI] = openapi.document(ROUTES)
