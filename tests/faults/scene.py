@@ -154,7 +154,10 @@ class Visit:
         await self.feed.until(lambda message: message["type"] == "activity" and message["activity"]["job_id"] == job["job_id"])
         lines = [line for line in (await self.api.get(ACTIVITY))["activity"] if line["job_id"] == job["job_id"]]
         assert (code, said) in [(line["code"], line["message"]) for line in lines]
-        assert any(job["job_id"] in line and code in line for line in self.scene.service.log_text().splitlines())
+        eventually(
+            lambda: any(job["job_id"] in line and code in line for line in self.scene.service.log_text().splitlines()),
+            f"the program's log says {code}",
+        )
 
     async def assert_dump_succeeds(self) -> None:
         """The best proof that nothing is stuck."""

@@ -20,7 +20,7 @@ from tests.faults.scene import ACTIVITY, Scene, Visit, capture_process, staged
 WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
 VMS = "/api/telemetry/live-vms"
 SOON_SEC = 30.0
-"""Less than the minute for which a capture tries to resume its guest."""
+"""From the alarm on. Less than the minute for which a capture tries to resume its guest."""
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ async def standing(visit: Visit) -> AsyncIterator[tuple[str, Process, ImageLock]
     """A job whose guest has made its last stop and cannot go on, because its image is held; the alarm is there."""
     image = visit.scene.lab.folder / "guests" / f"{WITH_DISK.name}.disk"
     with image_lock(image) as lock, ThreadPoolExecutor(1) as thread:
-        async with asyncio.timeout(SOON_SEC):
-            taken = asyncio.get_running_loop().run_in_executor(thread, lock.take_when_it_is_free)
-            job_id = await visit.start()
-            with capture_process(visit.scene.service, WITH_DISK) as process:
-                await taken
-                await visit.feed.until(_alarms)
+        taken = asyncio.get_running_loop().run_in_executor(thread, lock.take_when_it_is_free)
+        job_id = await visit.start()
+        with capture_process(visit.scene.service, WITH_DISK) as process:
+            await taken
+            await visit.feed.until(_alarms)
+            async with asyncio.timeout(SOON_SEC):
                 yield job_id, process, lock
 
 

@@ -485,8 +485,9 @@ def _computed_sec(qemu_pid: int) -> float:
     """utime and stime of the threads of its virtual CPUs (proc(5))."""
     ticks = 0
     for task in Path(f"/proc/{qemu_pid}/task").iterdir():
-        if (task / "comm").read_text().startswith("CPU "):
-            ticks += sum(map(int, (task / "stat").read_text().rpartition(")")[2].split()[11:13]))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # another thread, that ends at this moment
+            if (task / "comm").read_text().startswith("CPU "):
+                ticks += sum(map(int, (task / "stat").read_text().rpartition(")")[2].split()[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

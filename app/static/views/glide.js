@@ -1,20 +1,19 @@
 // When something comes or goes, what stands beside it moves. It glides to where it belongs instead of leaping there.
 
 const GLIDE_MS = 180;
-const RESTED_MS = GLIDE_MS + 50; // some frames more: a browser takes for a leap what sets out anew before it has come to rest
+const REST_MS = 50; // some frames: a browser takes for a leap what sets out anew before it has come to rest
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 
-/** `change` the page; what can be seen of what `elements` gives is then where it was, and moves on from there. Whether any does. */
+/** `change` the page; what can be seen of what `elements` gives is then where it was, and moves on from there. The motions. */
 export function glide(elements, change) {
   const before = [...elements()].map((element) => [element, element.getBoundingClientRect()]);
   change();
   const after = before.filter(([element]) => element.isConnected).map(([element, was]) => [element, was, element.getBoundingClientRect()]);
   const moved = after.filter(([, was, is]) => (was.left !== is.left || was.top !== is.top) && (isInSight(was) || isInSight(is)));
-  for (const [element, was, is] of moved) {
+  return moved.map(([element, was, is]) => {
     const away = [{ transform: `translate(${was.left - is.left}px, ${was.top - is.top}px)` }, { transform: "none" }];
-    element.animate(away, { duration: calm.matches ? 1 : GLIDE_MS, easing: "ease-out", composite: "add" }); // to what is on its way already
-  }
-  return moved.length > 0;
+    return element.animate(away, { duration: calm.matches ? 1 : GLIDE_MS, easing: "ease-out", composite: "add" }); // to what is on its way already
+  });
 }
 
 /**
@@ -24,13 +23,15 @@ export function glide(elements, change) {
 export function createRests(over) {
   const rests = { now: true, glide: glideOnce };
 
-  function glideOnce(elements, change) {
-    if (!glide(elements, change)) return;
+  async function glideOnce(elements, change) {
+    const motions = glide(elements, change);
+    if (motions.length === 0) return;
     rests.now = false;
+    await Promise.allSettled(motions.map((motion) => motion.finished));
     setTimeout(() => {
       rests.now = true;
       over();
-    }, RESTED_MS);
+    }, REST_MS);
   }
 
   return rests;

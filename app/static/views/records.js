@@ -5,7 +5,6 @@ import { bytes, duration, pause, short, when } from "../format.js";
 import { createList, news, pagesOf } from "../list.js";
 import { clone, field, keyed, setAttribute, setHidden, setMoment, setNotice, setText } from "./dom.js";
 import { createAutoRefresh, createFilters, setLink } from "./filters.js";
-import { createRests } from "./glide.js";
 
 export function recordsView(store, notify, leave) {
   const section = document.getElementById("records");
@@ -17,9 +16,21 @@ export function recordsView(store, notify, leave) {
   const fillForm = createFilters(history.view, (target, finished) => go(target, finished ? "push" : "replace"), notify, leave);
   const follows = createAutoRefresh(look);
   const isRead = readingWatch(section, look);
-  const rests = createRests(look);
+  let rests = null; // how new rows come, loaded with the first of them
   let drawn = null;
   let saying = false;
+
+  const loadRests = async () => {
+    rests = { now: false };
+    try {
+      const { createRests } = await import("./glide.js");
+      rests = createRests(look);
+    } catch (error) {
+      console.warn(error);
+      rests = { now: true, glide: (_rows, change) => change() };
+    }
+    look();
+  };
 
   const go = (target, how = null) => {
     if (how) history[how](target);
@@ -54,6 +65,7 @@ export function recordsView(store, notify, leave) {
     list.follow(state);
     const waiting = list.shown ? news(list.shown, list.latest) : 0;
     const comes = waiting > 0 && follows() && !isRead();
+    if (comes && !rests) loadRests();
     const slides = comes && rests.now;
     if (slides || !waiting) list.accept();
     if (!forced && !slides && drawn === list.latest) return;
