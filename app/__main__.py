@@ -1,4 +1,5 @@
-"""``python -m app`` serves; ``login-url`` prints a fresh login URL; ``records rebuild`` makes the index from the manifests.
+"""``python -m app`` serves; ``login-url`` prints a fresh login URL; ``records rebuild`` makes the index from the manifests;
+``audit verify`` says whether the audit trail is whole, ``audit export`` prints it.
 
 The environment alone configures.
 """
@@ -29,7 +30,7 @@ from app.web.connection import listen, runner_of
 
 log = structlog.get_logger()
 
-USAGE = "usage: python -m app [login-url | records rebuild [--deliver]]"
+USAGE = "usage: python -m app [login-url | records rebuild [--deliver] | audit verify | audit export]"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 _SWITCH_SEC = 0.001
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         if list(arguments[:2]) == ["records", "rebuild"] and list(arguments[2:]) in ([], ["--deliver"]):
             return rebuild(settings, deliver=len(arguments) > 2)
+        if arguments[0] == "audit" and list(arguments[1:]) in (["verify"], ["export"]):
+            return audit(settings, arguments[1])
     except ConfigError as error:
         return _complain(str(error), EXIT_USAGE)
     except StateError as error:
@@ -70,6 +73,23 @@ def rebuild(settings: Settings, *, deliver: bool) -> int:
         return _complain(f"DUMP_DIR={settings.dump_dir} cannot be read: {error.strerror or error}.", EXIT_FAILED)
     print(*told, sep="\n")
     return 0 if well else EXIT_FAILED
+
+
+def audit(settings: Settings, what: str) -> int:
+    """Say whether the audit trail is whole, or print it. Beside a service, too."""
+    from app.access.audit_by_hand import export_by_hand, verify_by_hand
+
+    if what == "verify":
+        told, well = verify_by_hand(settings)
+        print(*told, sep="\n")
+        return 0 if well else EXIT_FAILED
+    try:
+        export_by_hand(settings, sys.stdout.write)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return 0
 
 
 def serve(settings: Settings) -> int:
