@@ -17,7 +17,7 @@ from app.access import SCHEMA as ACCESS_SCHEMA
 from app.access import Access
 from app.changes import Changes
 from app.config import Settings
-from app.errors import DumpDirUnusable, HypervisorError, StateError, StateMissing
+from app.errors import ConfigError, DumpDirUnusable, HypervisorError, StateError, StateMissing
 from app.hypervisor import Hypervisor
 from app.jobs.alarms import SCHEMA as ALARMS_SCHEMA
 from app.jobs.alarms import Alarms
@@ -43,6 +43,7 @@ from app.waiting import happens
 from app.web import address, bodies, envelope, errors, guard, keys, live, longrequest, requests, routes, templates
 from app.web.assets import Assets
 from app.web.names import OwnNames
+from app.web.proxy import Proxies
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
 
 log = structlog.get_logger()
@@ -83,18 +84,22 @@ def first_lines(foundation: Foundation, url: str) -> Sequence[str]:
     settings, lines = foundation.settings, [f"Memory Dumps {__version__} serves at {url}"]
     if settings.auth == "none":
         lines.append("It is open to everybody on this machine (MEMDUMP_AUTH=none).")
+    elif settings.auth == "proxy":
+        lines.append(f"The proxy at {', '.join(map(str, settings.trusted_proxies))} says who is asking (MEMDUMP_AUTH=proxy).")
     else:
         lines.append(f"Log in, once within ten minutes: {_login_url(url, foundation.access.make_login_code())}")
-        if (token := foundation.access.first_token()) is not None:
-            lines.append(f"API token, shown this once: {token}")
+    if (token := foundation.access.first_token()) is not None:
+        lines.append(f"API token, shown this once: {token}")
     return (*lines, f"Ready. Dumps go to {settings.dump_dir}; Ctrl-C ends the service.")
 
 
 def make_login_url(settings: Settings) -> str:
-    """A fresh login URL, for the command line; the service may run or not. Raises ``StateError``.
+    """A fresh login URL, for the command line; the service may run or not. Raises ``StateError``, ``ConfigError``.
 
     No state file is made: a code in one that no service reads opens nothing.
     """
+    if settings.auth == "proxy":
+        raise ConfigError("MEMDUMP_AUTH=proxy: the proxy says who is asking, and a login URL would open nothing.")
     if not settings.state_file.is_file():
         raise StateMissing(str(settings.state_dir))
     state = State.open(settings.state_file, *SCHEMAS, migrate=migrate)
@@ -125,6 +130,7 @@ def create_app(foundation: Foundation) -> web.Application:
     assets = Assets.read()
     app[keys.SETTINGS] = foundation.settings
     app[keys.OWN_NAMES] = OwnNames.of(foundation.settings.public_urls)
+    app[keys.PROXIES] = Proxies(foundation.settings)
     app[keys.ACCESS] = foundation.access
     app[keys.ASSETS] = assets
     templates.set_up(app, assets, foundation.settings)

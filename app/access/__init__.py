@@ -3,7 +3,7 @@
 from app.access.access import SCHEMA as _ACCESS_SCHEMA
 from app.access.access import SESSION_SEC, Access, Identity
 from app.access.audit import SCHEMA as _AUDIT_SCHEMA
-from app.access.rights import RIGHTS, ROLES, Right, Role
+from app.rights import RIGHTS, ROLES, Right, Role
 
 SCHEMA = f"{_ACCESS_SCHEMA}{_AUDIT_SCHEMA}"
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from app.access.rights import ROLES, Right, Role
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
 from app.config import AuthMode
 from app.model import rfc3339
+from app.rights import ROLES, Right, Role
 from app.scope import WHOLE, Scope
 from app.state import State
 
@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS login_codes (
 ) STRICT, WITHOUT ROWID;
 """
 
-Via = Literal["token", "session", "open"]
+Via = Literal["token", "session", "open", "proxy"]
 
 _NAME_BY_TOKEN = "SELECT name FROM tokens WHERE hash = ? AND withdrawn_at IS NULL"  # noqa: S105 - SQL
 _NAME_BY_SESSION = "SELECT name FROM sessions WHERE hash = ? AND expires_at > ?"
@@ -55,7 +55,7 @@ _NAME_BY_SESSION = "SELECT name FROM sessions WHERE hash = ? AND expires_at > ?"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks, and what showed it: an API token, a session's cookie, or nothing because the service is open."""
+    """Who asks, and what showed it: an API token, a session's cookie, a proxy's word, or nothing because the service is open."""
 
     name: str
     via: Via

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from app.config import url_fault, without_secrets
+from app.environment import url_fault, without_secrets
 from app.errors import HistoryError, HistoryFailed, HistoryRefused, HistoryTooWide, HistoryUnreachable, HistoryWrongUrl
 from app.records.point import MEASUREMENT
 

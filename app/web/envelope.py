@@ -66,5 +66,5 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
                 status=status,
                 duration_ms=round((time.monotonic() - started) * 1000, 1),
                 by=f"{identity.name} ({identity.via})" if identity else None,
-                remote=request.remote,
+                remote=request.app[keys.PROXIES].address(request),
             )

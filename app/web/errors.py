@@ -36,6 +36,7 @@ STATUS: Mapping[str, int] = {
     "host-not-allowed": 403,
     "origin-not-allowed": 403,
     "not-allowed": 403,
+    "proxy-not-trusted": 403,
     "vm-unknown": 404,
     "job-unknown": 404,
     "record-unknown": 404,

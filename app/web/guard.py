@@ -44,9 +44,10 @@ FORM_TYPES = ("application/json", "application/x-www-form-urlencoded")
 async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let the request through, or raise the problem that it is refused with."""
     _check_host(request)
+    request.app[keys.PROXIES].check(request)
     bearer = _bearer(request)
-    identity = await request.app[keys.ACCESS].who(bearer, request.cookies.get(SESSION_COOKIE) if bearer is None else None)
     route = route_of(request.method, request.match_info.route)
+    identity = await _who(request, bearer, route)
     if identity is not None:
         request[keys.IDENTITY] = identity
     elif route not in PUBLIC:
@@ -59,6 +60,13 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         _check_origin(request, identity)
         _check_content_type(request, route)
     return await handler(request)
+
+
+async def _who(request: web.Request, bearer: str | None, route: tuple[str, str]) -> Identity | None:
+    """Who asks: by a token that is given, else as the settings have it. Raises ``ProblemError``."""
+    if bearer is None and request.app[keys.SETTINGS].auth == "proxy":
+        return request.app[keys.PROXIES].who(request) if route not in PUBLIC else None
+    return await request.app[keys.ACCESS].who(bearer, request.cookies.get(SESSION_COOKIE) if bearer is None else None)
 
 
 def route_of(method: str, route: web.AbstractRoute) -> tuple[str, str]:
@@ -103,7 +111,7 @@ def _check_origin(request: web.Request, identity: Identity | None) -> None:
     """
     origin = request.headers.get(hdrs.ORIGIN)
     site = request.headers.get("Sec-Fetch-Site")
-    by_cookie = identity is not None and identity.via == "session"
+    by_cookie = identity is not None and identity.via in ("session", "proxy")  # a proxy's own login goes by a cookie, too
     if origin is not None:
         allowed = request.app[keys.OWN_NAMES].knows_origin(origin, request.headers.get(hdrs.HOST, ""))
     elif site is not None:

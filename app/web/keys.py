@@ -19,11 +19,13 @@ from app.records.index import RecordIndex
 from app.state import State
 from app.web.assets import Assets
 from app.web.names import OwnNames
+from app.web.proxy import Proxies
 from app.web.view import View
 
 SETTINGS = web.AppKey("settings", Settings)
 OWN_NAMES = web.AppKey("own_names", OwnNames)
 ACCESS = web.AppKey("access", Access)
+PROXIES = web.AppKey("proxies", Proxies)
 HISTORY: web.AppKey[Callable[[], HistoryStatus]] = web.AppKey("history")
 HYPERVISOR = web.AppKey("hypervisor", Hypervisor)
 INDEX = web.AppKey("index", RecordIndex)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from app.config import is_loopback
+from app.environment import is_loopback
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

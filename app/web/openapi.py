@@ -19,7 +19,14 @@ Json = dict[str, Any]
 
 _COMPONENTS = "#/components/schemas/"
 _VARIABLE = re.compile(r"\{(\w+)(?::[^}]*)?\}")
-_ANYWHERE = ("host-not-allowed", "request-invalid", "request-malformed", "internal-error", "expectation-failed")
+_ANYWHERE = (
+    "host-not-allowed",
+    "proxy-not-trusted",
+    "request-invalid",
+    "request-malformed",
+    "internal-error",
+    "expectation-failed",
+)
 _WITH_STATE = ("state-unwritable", "state-damaged", "state-in-use")
 _WITH_BODY = ("origin-not-allowed", "body-too-large", "media-type-unsupported", "request-too-slow")
 _ABOUT = (
@@ -63,9 +70,7 @@ def codes_of(route: Route) -> list[str]:
     """Every problem that the route may answer with."""
     codes = [*route.problems, *_ANYWHERE, *_WITH_STATE]
     if (route.method, path_of(route)) not in PUBLIC:
-        codes.append("login-required")
-    if route.right is not None:
-        codes.append("not-allowed")
+        codes += ["login-required", "not-allowed"]
     codes += _WITH_BODY if route.method == "POST" else ("media-type-unsupported", "body-too-large", "request-too-slow")
     return sorted(set(codes), key=lambda code: (STATUS.get(code, 500), code))
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config import KNOWN_NAMES, NavEntry, Settings, is_loopback, parse_size
+from app.config import KNOWN_NAMES, Settings
+from app.environment import NavEntry, is_loopback, parse_size
 from app.errors import ConfigError
 
 
@@ -61,6 +62,9 @@ def test_a_name_that_is_unknown_is_named_and_others_peoples_names_are_left_alone
         ("MEMDUMP_NAV", "[" * 10_000), ("MEMDUMP_NAV", '[{"name": "x"}]'),
         ("MEMDUMP_NAV", '[{"name": "x", "url": "/x", "new": 1}]'),
         ("MEMDUMP_PUBLIC_URL", "http://[::1"), ("MEMDUMP_PUBLIC_URL", "https://a.example,b.example"),
+        ("MEMDUMP_TRUSTED_PROXIES", "proxy"), ("MEMDUMP_TRUSTED_PROXIES", "10.0.0.1/8"), ("MEMDUMP_GROUP_ROLES", "soc=viewer"),
+        ("MEMDUMP_GROUP_ROLES", "{}"), ("MEMDUMP_GROUP_ROLES", '[["a", "viewer"]]'), ("MEMDUMP_GROUP_ROLES", '{"a": "root"}'),
+        ("MEMDUMP_GROUP_ROLES", '{"a": "viewer", "a": "viewer"}'), ("MEMDUMP_GROUP_ROLES", '{"": "viewer"}'),
         ("INFLUX_URL", "localhost"), ("INFLUX_URL", "http://a http://b"),
     ],
 )  # fmt: skip
@@ -68,6 +72,25 @@ def test_a_value_that_makes_no_sense_is_refused_on_one_line_that_names_it(name: 
     line = refusal(**{name: value})
     assert name in line
     assert "\n" not in line
+
+
+PROXY = {"MEMDUMP_AUTH": "proxy", "MEMDUMP_TRUSTED_PROXIES": "127.0.0.1 10.0.0.0/24,::1", "MEMDUMP_GROUP_ROLES": '{"b": "viewer"}'}
+
+
+@pytest.mark.parametrize("name", ["MEMDUMP_TRUSTED_PROXIES", "MEMDUMP_GROUP_ROLES"])
+def test_a_proxy_says_who_is_asking_only_where_it_is_named_and_groups_have_roles(name: str) -> None:
+    found = settings(**PROXY)
+    assert [str(network) for network in found.trusted_proxies] == ["127.0.0.1/32", "10.0.0.0/24", "::1/128"]
+    assert name in refusal(**{**PROXY, name: ""})
+
+
+def test_groups_keep_their_order_for_the_first_counts() -> None:
+    found = settings(MEMDUMP_GROUP_ROLES='{"z": "operator", "a": "administrator", "*": "viewer"}')
+    assert found.group_roles == (("z", "operator"), ("a", "administrator"), ("*", "viewer"))
+
+
+def test_a_group_with_a_comma_could_never_be_told_by_a_proxy() -> None:
+    assert "MEMDUMP_GROUP_ROLES" in refusal(**{**PROXY, "MEMDUMP_GROUP_ROLES": '{"cn=a,ou=b": "viewer"}'})
 
 
 def test_words_are_taken_in_any_case() -> None:
