@@ -15,6 +15,8 @@ from aiohttp import web
 from app import __version__
 from app.access import SCHEMA as ACCESS_SCHEMA
 from app.access import Access
+from app.access.started import started_with
+from app.access.trail import AuditTrail
 from app.changes import Changes
 from app.config import Settings
 from app.errors import ConfigError, DumpDirUnusable, HypervisorError, StateError, StateMissing
@@ -40,7 +42,7 @@ from app.records.search import Filters
 from app.records.shared import SharedHistory, history_at
 from app.state import State, StateLock, lock_state
 from app.waiting import happens
-from app.web import address, bodies, envelope, errors, guard, keys, live, longrequest, requests, routes, templates
+from app.web import address, bodies, deeds, envelope, errors, guard, keys, live, longrequest, requests, routes, templates
 from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.proxy import Proxies
@@ -124,7 +126,15 @@ def _login_url(url: str, code: str) -> str:
 def create_app(foundation: Foundation) -> web.Application:
     """The service as an aiohttp application; its parts start and stop with it."""
     app = web.Application(
-        middlewares=[envelope.log_requests, errors.answer_problems, address.utf8_only, guard.gate, bodies.read_within()],
+        middlewares=[
+            envelope.log_requests,
+            errors.answer_problems,
+            deeds.write_down,
+            address.utf8_only,
+            guard.gate,
+            deeds.recognise,
+            bodies.read_within(),
+        ],
         client_max_size=requests.MAX_BODY_BYTES,
     )
     assets = Assets.read()
@@ -150,6 +160,7 @@ class _Parts:
     def __init__(self, foundation: Foundation) -> None:
         self.settings = foundation.settings
         self.state = foundation.state
+        self.audit = AuditTrail(foundation.state)
         self.changes = Changes()
         self.view = View(self.changes)
         self.room = DumpRoom(self.settings.dump_dir, self.changes)
@@ -171,6 +182,7 @@ class _Parts:
 
     def put_into(self, app: web.Application) -> None:
         """For the routes."""
+        app[keys.AUDIT] = self.audit
         app[keys.CHANGES] = self.changes
         app[keys.HISTORY] = self.history_status
         app[keys.HYPERVISOR] = self.hypervisor
@@ -183,6 +195,8 @@ class _Parts:
 
     async def run(self, _app: web.Application) -> AsyncIterator[None]:
         """Reconcile, read the stores, then start what moves; stop it in the opposite order."""
+        await self.audit.open()
+        await self.audit.write_or_log(started_with(self.settings))
         await self._make_dump_dir()
         names = await reconcile(self.settings, self.journal, self.state, self.index)
         for store in (self.inventory, self.alarms, self.recorder, self.pool):
@@ -194,6 +208,7 @@ class _Parts:
             await self.history.open()
         self.changes.publish("history", self.history_status())
         moving = [
+            self._go(self.audit.watch()),
             self._go(self.recorder.watch()),
             self._go(self.room.watch()),
             self._go(self.hypervisor.follow(self._connected)),
@@ -208,6 +223,7 @@ class _Parts:
         for task in moving:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.audit.close()
         if self.history_client is not None:
             await self.history_client.close()
 

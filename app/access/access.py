@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from app.access.audit import append, note
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
 from app.config import AuthMode
 from app.model import rfc3339
@@ -98,22 +99,25 @@ class Access:
     async def redeem(self, code: str) -> str | None:
         """A session's secret for a login code, once; None if the code is unknown, used up or too old."""
         session = make_secret()
+        noted = note("login", "login URL")
 
         def work(connection: sqlite3.Connection) -> bool:
             self._sweep(connection)
             found = connection.execute("DELETE FROM login_codes WHERE hash = ? RETURNING name", (hash_of(code),)).fetchall()
             for (name,) in found:
                 connection.execute("INSERT INTO sessions VALUES (?, ?, ?)", (hash_of(session), name, self._in(SESSION_SEC)))
+                append(connection, replace(noted, who=name))
             return bool(found)
 
         return session if await self._state.run(work) else None
 
     async def logout(self, session: str) -> None:
         """End the session at once. One that is unknown or has ended already is no error."""
-        ended = hash_of(session)
+        ended, noted = hash_of(session), note("logout")
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM sessions WHERE hash = ?", (ended,))
+            for (name,) in connection.execute("DELETE FROM sessions WHERE hash = ? RETURNING name", (ended,)).fetchall():
+                append(connection, replace(noted, who=name))
 
         try:
             await self._state.run(work)

@@ -77,12 +77,17 @@ _LONGEST = 1000
 
 @dataclass(slots=True)
 class Occasion:
-    """On what occasion something is done: who asks, what showed it, and from where. ``written``: an entry tells of it already."""
+    """On what occasion something is done: who asks, what showed it, and from where. ``written``: an entry tells of it already.
+
+    ``subject`` and ``details`` are for the entry that is written where no transaction carries one.
+    """
 
     who: str
     via: str
     origin: str = ""
     written: bool = False
+    subject: str = ""
+    details: dict[str, Detail] = field(default_factory=dict)
 
 
 _OCCASION: ContextVar[Occasion | None] = ContextVar("occasion", default=None)
@@ -114,12 +119,18 @@ def service_note(deed: Deed, subject: str = "", *, result: str = DONE, who: str 
     return Note(deed=deed, who=who or occasion.who, subject=subject, result=result, details=details, occasion=occasion)
 
 
+def about(subject: str, **details: Detail) -> None:
+    """Say on what, and how, what is being asked for is done, where no transaction carries its entry."""
+    if (occasion := _OCCASION.get()) is not None:
+        occasion.subject, occasion.details = subject, details
+
+
 @contextlib.contextmanager
-def on_occasion(occasion: Occasion) -> Iterator[None]:
+def on_occasion(occasion: Occasion) -> Iterator[Occasion]:
     """Notes within the block are of this occasion. Without one they are of whoever runs the command line."""
     token = _OCCASION.set(occasion)
     try:
-        yield
+        yield occasion
     finally:
         _OCCASION.reset(token)
 

@@ -14,13 +14,15 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import structlog
 
+from app.access.audit import SCHEMA as AUDIT_SCHEMA
+from app.access.audit import append, note, service_note
 from app.errors import IdempotencyKeyReused
-from app.model import FINAL_PHASES, Activity, Job, Trigger, rfc3339
+from app.model import FINAL_PHASES, Activity, Job, Phase, Trigger, rfc3339
 from app.state import State
 
 log = structlog.get_logger()
 
-SCHEMA = """
+SCHEMA = f"""{AUDIT_SCHEMA}
 CREATE TABLE IF NOT EXISTS triggers (
     number INTEGER PRIMARY KEY, trigger_id TEXT NOT NULL UNIQUE, at TEXT NOT NULL
 ) STRICT;
@@ -79,7 +81,9 @@ class Journal:
         return await self._state.read(lambda db: _claimed(db, claim))
 
     async def begin(self, trigger: Trigger, claim: Claim | None) -> Trigger:
-        """Keep a new trigger and its jobs, all or nothing; the trigger that ``claim`` already made, if it did."""
+        """Keep a new trigger and its jobs, all or nothing; the trigger that ``claim`` already made, if it did. The audit trail has
+        an entry of each job."""
+        noted = [note("dump", job.dom, result="scheduled", who=job.wish.operator, **_told(job)) for job in trigger.jobs]
 
         def work(db: sqlite3.Connection) -> Trigger:
             earlier = _claimed(db, claim) if claim else None
@@ -91,6 +95,8 @@ class Journal:
                 "INSERT INTO jobs (job_id, trigger_id, phase, job) VALUES (?, ?, ?, ?)",
                 [(job.job_id, job.trigger_id, job.phase, _json(job)) for job in trigger.jobs],
             )
+            for each in noted:
+                append(db, each)
             if claim:
                 db.execute("DELETE FROM idempotency WHERE at < ?", (rfc3339(trigger.at - _KEY_HELD),))
                 row = (_scoped(claim), claim.operator, claim.digest, trigger.trigger_id, at)
@@ -100,10 +106,18 @@ class Journal:
         return await self._state.run(work)
 
     async def save(self, job: Job) -> None:
-        """Keep the job as it is now; one that has ended has no capture process any more."""
+        """Keep the job as it is now; one that has ended has no capture process any more, and if it ended without a dump an entry in
+        the audit trail. (Of a dump its record has one.)"""
+        ended = job.phase.final and job.phase is not Phase.COMPLETED
+        why = job.error.code if job.error else None
+        noted = (
+            service_note("dump", job.dom, result=job.phase.value, who=job.wish.operator, code=why, **_told(job)) if ended else None
+        )
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("UPDATE jobs SET phase = ?, job = ? WHERE job_id = ?", (job.phase, _json(job), job.job_id))
+            if noted is not None:
+                append(db, noted)
             if job.phase.final:
                 db.execute("DELETE FROM captures WHERE job_id = ?", (job.job_id,))
 
@@ -193,6 +207,12 @@ def activity_now(kind: str, code: str, message: str, *, job: Job | None = None, 
         "dom": job.dom if job else None,
     }
     return msgspec.convert(line, Activity)
+
+
+def _told(job: Job) -> dict[str, str | None]:
+    """What the audit trail says of a job beside its VM's name."""
+    wish = job.wish
+    return {"uuid": job.uuid, "job_id": job.job_id, "mode": wish.mode, "reason": wish.reason, "case": wish.case}
 
 
 def _json(of: Job | Activity) -> str:

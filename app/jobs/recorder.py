@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 
 import structlog
 
+from app.access.audit import append, service_note
 from app.changes import Changes
 from app.errors import StateError
 from app.jobs.inventory import Inventory
@@ -72,7 +74,7 @@ class Recorder:
         """
         self._not_by_hand.add(manifest.dump_id)
         try:
-            new = await self._state.run(lambda connection: commit(connection, manifest, queue=self._queue, unsure=unsure))
+            new = await self._state.run(lambda connection: self._commit(connection, manifest, unsure=unsure))
         except StateError:
             self._not_by_hand.discard(manifest.dump_id)
             raise
@@ -83,6 +85,15 @@ class Recorder:
             await self.tell_new()
         except StateError as error:
             log.error("record_not_told_yet", dump_id=manifest.dump_id, code=error.code, message=str(error))
+
+    def _commit(self, connection: sqlite3.Connection, manifest: Manifest, *, unsure: bool) -> bool:
+        """The record and, if it is new, its entry in the audit trail. The hashes in that vouch for the manifest."""
+        new = commit(connection, manifest, queue=self._queue, unsure=unsure)
+        if new:
+            hashes = {"sha256": manifest.sha256, "stored_sha256": manifest.stored_sha256}
+            told = {"dump_id": manifest.dump_id, "uuid": manifest.uuid, "dump_path": manifest.dump_path, **hashes}
+            append(connection, service_note("dump", manifest.dom, result="sealed", who=manifest.operator, **told))
+        return new
 
     async def take_in(self, records: Sequence[Manifest], quiet: bool) -> int:
         """Keep records that the shared history brought; ``quiet`` ones are of the past. How many were new."""

@@ -6,6 +6,7 @@ import re
 
 from aiohttp import web
 
+from app.access.audit import about
 from app.errors import RequestError
 from app.model import Wish
 from app.web import answers, asked, keys, requests
@@ -109,6 +110,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     found = await request.app[keys.POOL].cancel(job_id, request[keys.IDENTITY].name)
     if found is None:
         raise _unknown_job(job_id)
+    about(found.dom, job_id=job_id, phase=found.phase.value)
     return as_json(answers.Job.of(found))
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from app.access import Access, Identity, Right
+from app.access.audit import Deed, Occasion
+from app.access.trail import AuditTrail
 from app.changes import Changes
 from app.config import Settings
 from app.hypervisor import Hypervisor
@@ -26,6 +28,7 @@ SETTINGS = web.AppKey("settings", Settings)
 OWN_NAMES = web.AppKey("own_names", OwnNames)
 ACCESS = web.AppKey("access", Access)
 PROXIES = web.AppKey("proxies", Proxies)
+AUDIT = web.AppKey("audit", AuditTrail)
 HISTORY: web.AppKey[Callable[[], HistoryStatus]] = web.AppKey("history")
 HYPERVISOR = web.AppKey("hypervisor", Hypervisor)
 INDEX = web.AppKey("index", RecordIndex)
@@ -39,7 +42,13 @@ ASSETS = web.AppKey("assets", Assets)
 RIGHTS: web.AppKey[Mapping[tuple[str, str], Right | None]] = web.AppKey("rights")
 """What each route takes, by its method and the pattern of its path; None: a login is enough, or not even that."""
 
+DEEDS: web.AppKey[Mapping[tuple[str, str], Deed | None]] = web.AppKey("deeds")
+"""What each route does that the audit trail has to tell of, by the same."""
+
 OPENAPI: web.AppKey[dict[str, Any]] = web.AppKey("openapi")
 
 IDENTITY = web.RequestKey("identity", Identity)
 """Who asks; set by the gate for everybody who is logged in."""
+
+OCCASION = web.RequestKey("occasion", Occasion)
+"""On what occasion the entries of the audit trail are written; set for every request."""

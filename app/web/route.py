@@ -9,6 +9,7 @@ from typing import Literal
 from aiohttp.typedefs import Handler
 
 from app.access import Right
+from app.access.audit import Deed
 from app.web.requests import Query
 
 Group = Literal["VMs and dumps", "Jobs", "Records", "Feed", "Health", "About", "Pages"]
@@ -29,7 +30,8 @@ class Route:
     """One row. ``pattern`` names its variables in braces; a ``GET`` answers ``HEAD`` too, a websocket does not.
 
     ``problems`` are the codes that this route adds to those that can come from any. ``right`` is what one needs; None: only to
-    be logged in; and what stands in ``guard.PUBLIC`` is for everybody.
+    be logged in; and what stands in ``guard.PUBLIC`` is for everybody. ``deed`` is what the audit trail says of it: whatever
+    changes something has one.
     """
 
     method: Literal["GET", "POST"]
@@ -39,6 +41,7 @@ class Route:
     group: Group
     what: str
     right: Right | None
+    deed: Deed | None = None
     replies: Sequence[Reply]
     query: type[Query] = Query
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -47,3 +50,8 @@ class Route:
     body_required: bool = True
     problems: Sequence[str] = ()
     websocket: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` for a route that would leave no trace."""
+        if self.method != "GET" and self.deed is None:
+            raise ValueError(f"{self.method} {self.pattern} changes something: say which deed the audit trail is to tell of")

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from app import model
 from app.access import Right
+from app.access.audit import Deed
 from app.web import (
     answers,
     api,
@@ -55,6 +56,7 @@ ROUTES = (
         handler=api.trigger,
         name="trigger",
         right="dump",
+        deed="dump",
         group="VMs and dumps",
         what="Schedule dumps, all or nothing.",
         headers=_CALLED,
@@ -99,6 +101,7 @@ ROUTES = (
         handler=api.cancel,
         name="cancel",
         right="cancel",
+        deed="cancel",
         group="Jobs",
         what="Ask a job to stop. Asking again, or asking one that has ended, changes nothing.",
         body=requests.EmptyBody,
@@ -280,6 +283,7 @@ ROUTES = (
         handler=pages.login,
         name="login",
         right=None,
+        deed="login",
         group="Pages",
         what="A login code for a session cookie.",
         body=requests.LoginForm,
@@ -306,6 +310,7 @@ ROUTES = (
         handler=pages.logout,
         name="logout",
         right=None,
+        deed="logout",
         group="Pages",
         what="Ends the session.",
         replies=[
@@ -330,11 +335,14 @@ ROUTES = (
 def add_to(app: web.Application) -> None:
     """Put the table into ``app``, and what it says of itself."""
     rights: dict[tuple[str, str], Right | None] = {}
+    deeds: dict[tuple[str, str], Deed | None] = {}
     for route in ROUTES:
         if route.method == "GET" and not route.websocket:
             added = app.router.add_get(route.pattern, route.handler, allow_head=True)
         else:
             added = app.router.add_route(route.method, route.pattern, route.handler)
         rights[guard.route_of(route.method, added)] = route.right
+        deeds[guard.route_of(route.method, added)] = route.deed
     app[keys.RIGHTS] = rights
+    app[keys.DEEDS] = deeds
     app[keys.OPENAPI] = openapi.document(ROUTES)

@@ -1,0 +1,130 @@
+"""The audit trail of a service: what is done and what is refused is written, by whom, from where, and that nobody forgets it."""
+
+import json
+import sqlite3
+from dataclasses import replace
+
+import aiohttp
+import pytest
+
+from app.access.audit import entries_in
+from app.access.chain import Entry, look_over
+from app.web.routes import ROUTES
+from tests.contract.conftest import ALPHA, ONE
+from tests.contract.speech import Api
+from tests.service import Service, run_app
+
+
+def trail(service: Service) -> list[Entry]:
+    with sqlite3.connect(f"file:{service.state_dir / 'memory-dumps.sqlite3'}?mode=ro", uri=True) as db:
+        entries = list(entries_in(db))
+    db.close()
+    assert look_over(entries).first_wrong is None
+    return entries
+
+
+def said(entry: Entry) -> tuple[str, str, str, str]:
+    return entry.deed, entry.who, entry.subject, entry.result
+
+
+@pytest.fixture
+def news(service: Service) -> list[Entry]:
+    """What was there before the test."""
+    return trail(service)
+
+
+def since(service: Service, before: list[Entry]) -> list[Entry]:
+    return trail(service)[len(before) :]
+
+
+def test_a_start_is_written_with_its_settings_and_no_secret(service: Service) -> None:
+    (entry,) = [entry for entry in trail(service) if entry.deed == "settings"]
+    assert (entry.who, entry.via, entry.details["auth"]) == ("service", "service", "token")
+    assert entry.details["dump_dir"] == str(service.dump_dir)
+    assert service.token not in str(entry)
+
+
+async def test_a_dump_is_written_when_it_is_asked_for_and_when_it_is_sealed(api: Api, service: Service, news: list[Entry]) -> None:
+    (job,) = await api.dump(ALPHA.name, reason="drill")
+    asked, sealed = [entry for entry in since(service, news) if entry.deed == "dump"]
+    assert said(asked) == ("dump", "admin", "alpha", "scheduled")
+    assert (asked.via, asked.origin, asked.details["reason"]) == ("token", "127.0.0.1", "drill")
+    assert (said(sealed), sealed.via) == (("dump", "admin", "alpha", "sealed"), "service")
+    manifest = await api.get(f"/api/memory-dumps/records/{job['dump_id']}")
+    assert (sealed.details["sha256"], sealed.details["stored_sha256"]) == (manifest["sha256"], manifest["stored_sha256"])
+
+
+async def test_a_dump_that_is_refused_is_written_with_its_code(api: Api, service: Service, news: list[Entry]) -> None:
+    await api.trigger("nobody", status=404)
+    assert [said(entry) for entry in since(service, news)] == [("dump", "admin", "", "vm-unknown")]
+
+
+async def test_a_cancel_is_written_with_its_vm(api: Api, service: Service, news: list[Entry]) -> None:
+    scheduled = await api.trigger(ONE.name)
+    job_id = scheduled["jobs"][0]["job_id"]
+    await api.post(f"/api/memory-dumps/jobs/{job_id}/cancel")
+    await api.ended([job_id])
+    (entry,) = [entry for entry in since(service, news) if entry.deed == "cancel"]
+    assert (said(entry), entry.details["job_id"]) == (("cancel", "admin", "one-42", "done"), job_id)
+
+
+async def test_login_and_logout_are_written(service: Service, nobody: aiohttp.ClientSession, news: list[Entry]) -> None:
+    code = service.fresh_login_url().partition("code=")[2]
+    async with nobody.post("/login", data={"code": code}, allow_redirects=False) as answer:
+        cookie = answer.cookies["memory_dumps_session"].value
+    headers = {"Cookie": f"memory_dumps_session={cookie}", "Origin": service.url}
+    async with nobody.post("/logout", data={"x": "1"}, headers=headers, allow_redirects=False) as answer:
+        assert answer.status == 303
+    assert [said(entry)[:2] for entry in since(service, news)] == [("login", "admin"), ("logout", "admin")]
+
+
+async def test_a_login_that_is_refused_is_written_once_and_then_counted(
+    service: Service, nobody: aiohttp.ClientSession, news: list[Entry]
+) -> None:
+    for _ in range(5):
+        async with nobody.post("/login", data={"code": "guess"}) as answer:
+            assert answer.status == 401
+    assert [said(entry) for entry in since(service, news)] == [("login-refused", "unknown", "", "refused")]
+    assert "guess" not in str(since(service, news))
+
+
+async def test_refusals_are_written_once_and_then_counted(
+    service: Service, nobody: aiohttp.ClientSession, news: list[Entry]
+) -> None:
+    for path in ("/api/memory-dumps/records?q=a", "/api/memory-dumps/jobs", "/api/nothing", "/") * 10:
+        async with nobody.get(path, allow_redirects=False) as answer:
+            assert answer.status in (303, 401)
+    (entry,) = since(service, news)
+    assert said(entry) == ("refusal", "unknown", "GET /api/memory-dumps/records", "login-required")
+    assert entry.origin == "127.0.0.1"
+
+
+async def test_whoever_comes_under_a_foreign_name_or_from_a_foreign_page_is_written(
+    service: Service, nobody: aiohttp.ClientSession, news: list[Entry]
+) -> None:
+    for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        async with nobody.post("/login", data={"code": "x"}, headers=headers) as answer:
+            assert answer.status == 403
+    assert {(entry.deed, entry.result) for entry in since(service, news)} == {
+        ("login-refused", "host-not-allowed"),
+        ("refusal", "origin-not-allowed"),
+    }
+
+
+async def test_reading_leaves_no_entry(api: Api, service: Service, news: list[Entry]) -> None:
+    await api.get("/api/memory-dumps/records")
+    assert since(service, news) == []
+
+
+def test_the_command_line_finds_it_whole_and_compares_it_with_the_log(service: Service) -> None:
+    verified = run_app("audit", "verify", environment=service.environment)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    assert f"The audit trail is whole: {len(trail(service))} entries" in verified.stdout
+    exported = run_app("audit", "export", environment=service.environment)
+    assert [json.loads(line)["hash"] for line in exported.stdout.splitlines()] == [entry.hash for entry in trail(service)]
+
+
+def test_whatever_changes_something_says_which_deed_it_is() -> None:
+    assert all(route.deed is not None for route in ROUTES if route.method != "GET")
+    with pytest.raises(ValueError, match="which deed"):
+        replace(next(route for route in ROUTES if route.name == "trigger"), deed=None)
