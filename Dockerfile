@@ -50,7 +50,7 @@ USER 8000:8000
 VOLUME ["/var/dumps", "/var/lib/memory-dumps"]
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
-  CMD [".venv/bin/python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"MEMDUMP_PORT\") or 8000}/healthz', timeout=4)"]
+  CMD [".venv/bin/python", "-c", "import os, ssl, urllib.request as u; s = 'https' if os.environ.get('MEMDUMP_TLS_CERT') else 'http'; u.urlopen(f'{s}://127.0.0.1:{os.environ.get(\"MEMDUMP_PORT\") or 8000}/healthz', timeout=4, context=ssl._create_unverified_context())"]
 # tini reaps the ssh of a capture that was killed.
 ENTRYPOINT ["tini", "--"]
 CMD [".venv/bin/python", "-m", "app"]

@@ -27,6 +27,7 @@ from app.config import Settings
 from app.errors import ConfigError, StateError
 from app.log import open_log
 from app.web.connection import listen, runner_of
+from app.web.tls import Certificate
 
 log = structlog.get_logger()
 
@@ -94,6 +95,7 @@ def audit(settings: Settings, what: str) -> int:
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. The port is taken first: without it nothing else is touched."""
+    certificate = Certificate.of(settings)
     try:
         listening = _listen(settings.host, settings.port)
     except OSError as error:
@@ -104,7 +106,7 @@ def serve(settings: Settings) -> int:
         try:
             foundation = lay_foundation(settings)
             try:
-                asyncio.run(_serve(foundation, listening))
+                asyncio.run(_serve(foundation, listening, certificate))
             finally:
                 foundation.close()
         finally:
@@ -139,7 +141,7 @@ def _give_the_loop_its_turn() -> None:
     gc.freeze()
 
 
-async def _serve(foundation: Foundation, listening: socket.socket) -> None:
+async def _serve(foundation: Foundation, listening: socket.socket, certificate: Certificate | None) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def end(*_signal: object) -> None:
@@ -153,7 +155,7 @@ async def _serve(foundation: Foundation, listening: socket.socket) -> None:
     try:
         await runner.setup()
         _give_the_loop_its_turn()
-        server = await listen(runner, listening)
+        server = await listen(runner, listening, certificate.context if certificate is not None else None)
         for line in first_lines(foundation, url_of(foundation.settings, listening.getsockname()[1])):
             print(line, flush=True)
         log.info("service_started", version=__version__, pid=os.getpid())

@@ -116,7 +116,8 @@ def url_of(settings: Settings, port: int) -> str:
     if settings.public_urls:
         return settings.public_urls[0]
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if settings.tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _login_url(url: str, code: str) -> str:
@@ -139,7 +140,7 @@ def create_app(foundation: Foundation) -> web.Application:
     )
     assets = Assets.read()
     app[keys.SETTINGS] = foundation.settings
-    app[keys.OWN_NAMES] = OwnNames.of(foundation.settings.public_urls)
+    app[keys.OWN_NAMES] = OwnNames.of(foundation.settings.public_urls, tls=foundation.settings.tls)
     app[keys.PROXIES] = Proxies(foundation.settings)
     app[keys.ACCESS] = foundation.access
     app[keys.ASSETS] = assets

@@ -34,6 +34,8 @@ KNOWN_NAMES = frozenset(
         "MEMDUMP_FALLBACK_PAUSE_MS",
         "MEMDUMP_SPOOL_MEMORY",
         "MEMDUMP_COMPRESSION",
+        "MEMDUMP_TLS_CERT",
+        "MEMDUMP_TLS_KEY",
         "MEMDUMP_AUTH",
         "MEMDUMP_TRUSTED_PROXIES",
         "MEMDUMP_GROUP_ROLES",
@@ -57,6 +59,8 @@ class Settings:
     host: str
     port: int
     public_urls: tuple[str, ...]
+    tls_cert: Path | None
+    tls_key: Path | None
     max_concurrent_dumps: int
     dump_timeout_sec: float
     mode: Mode
@@ -73,6 +77,11 @@ class Settings:
     def state_file(self) -> Path:
         """The one SQLite file: jobs, outbox, index of records, sessions and tokens."""
         return self.state_dir / "memory-dumps.sqlite3"
+
+    @property
+    def tls(self) -> bool:
+        """Whether the service speaks TLS itself."""
+        return self.tls_cert is not None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Settings:
@@ -92,6 +101,8 @@ class Settings:
             host=read.text("MEMDUMP_HOST", "127.0.0.1"),
             port=read.whole("MEMDUMP_PORT", 8000, low=0, high=65535),
             public_urls=read.urls("MEMDUMP_PUBLIC_URL"),
+            tls_cert=read.file("MEMDUMP_TLS_CERT"),
+            tls_key=read.file("MEMDUMP_TLS_KEY"),
             max_concurrent_dumps=read.whole("MEMDUMP_MAX_CONCURRENT_DUMPS", 2, low=1, high=64),
             dump_timeout_sec=read.seconds("MEMDUMP_DUMP_TIMEOUT_SEC", 300.0),
             mode=read.choice("MEMDUMP_MODE", "auto", MODES),
@@ -104,6 +115,8 @@ class Settings:
             group_roles=read.roles("MEMDUMP_GROUP_ROLES"),
             nav=read.entries("MEMDUMP_NAV"),
         )
+        if (settings.tls_cert is None) is not (settings.tls_key is None):
+            raise ConfigError("MEMDUMP_TLS_CERT and MEMDUMP_TLS_KEY belong together: set both, or neither.")
         _check_login(settings)
         return settings
 

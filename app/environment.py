@@ -67,6 +67,10 @@ class Reader:
     def folder(self, name: str, default: str) -> Path:
         return Path(self.text(name, default)).expanduser().absolute()
 
+    def file(self, name: str) -> Path | None:
+        text = self.text(name, "")
+        return Path(text).expanduser().absolute() if text else None
+
     def choice(self, name: str, default: Word, allowed: tuple[Word, ...]) -> Word:
         value = self.text(name, default).lower()
         for word in allowed:

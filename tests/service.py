@@ -108,9 +108,9 @@ class Service:
             self.printed.append(line)
             if found := re.search(r"mdt_\S+", line):
                 self.token = found[0]
-            if found := re.search(r"http://\S+/login\?code=\S+", line):
+            if found := re.search(r"https?://\S+/login\?code=\S+", line):
                 self.login_url = found[0]
-            if found := re.search(r"serves at (http://\S+)", line):
+            if found := re.search(r"serves at (https?://\S+)", line):
                 self.url = found[1]
             if line.startswith("Ready"):
                 return

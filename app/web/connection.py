@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -22,6 +23,7 @@ from app.web.errors import ProblemError
 log = structlog.get_logger()
 
 _MET = "100-continue"
+HANDSHAKE_SEC = 10.0
 
 
 class Connection(web.RequestHandler):
@@ -83,8 +85,9 @@ def runner_of(app: web.Application, *, shutdown_sec: float) -> web.AppRunner:
     return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=shutdown_sec)
 
 
-async def listen(runner: web.AppRunner, listening: socket.socket) -> asyncio.Server:
-    """Answer what comes to ``listening``. ``runner`` is set up, and ends the connections when it is cleaned up."""
+async def listen(runner: web.AppRunner, listening: socket.socket, tls: ssl.SSLContext | None = None) -> asyncio.Server:
+    """Answer what comes to ``listening``, by ``tls`` if there is one. ``runner`` is set up, and ends the connections when it is
+    cleaned up."""
     server = runner.server
     if server is None:
         raise ValueError("the runner is not set up")
@@ -99,7 +102,8 @@ async def listen(runner: web.AppRunner, listening: socket.socket) -> asyncio.Ser
 
     server.request_handler = answer
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: _connection(server, loop), sock=listening)
+    within = None if tls is None else HANDSHAKE_SEC
+    return await loop.create_server(lambda: _connection(server, loop), sock=listening, ssl=tls, ssl_handshake_timeout=within)
 
 
 def _connection(server: web.Server, loop: asyncio.AbstractEventLoop) -> Connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from app.web import keys
@@ -14,6 +14,8 @@ log = structlog.get_logger()
 
 _OFTEN = "/api/memory-dumps/changes"
 """Asked for up to ten times a second by each page that cannot have a websocket: only its failures are worth a line."""
+
+_A_YEAR_OF_HTTPS = "max-age=31536000"
 
 SECURITY_HEADERS = {
     # A page's own websocket is within 'self'.
@@ -31,9 +33,11 @@ SECURITY_HEADERS = {
 }
 
 
-async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """For ``on_response_prepare``: every answer of a route or a middleware, static files and websocket upgrades included."""
     dress(response)
+    if request.app[keys.OWN_NAMES].insists_on_https(request.headers.get(hdrs.HOST, "")):
+        response.headers[hdrs.STRICT_TRANSPORT_SECURITY] = _A_YEAR_OF_HTTPS
 
 
 def dress(response: web.StreamResponse) -> None:

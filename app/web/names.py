@@ -18,10 +18,11 @@ class OwnNames:
 
     hosts: frozenset[str]
     origins: frozenset[str]
+    tls: bool = False
 
     @classmethod
-    def of(cls, public_urls: Iterable[str]) -> Self:
-        """The names that ``public_urls`` (http or https, checked by ``Settings``) add."""
+    def of(cls, public_urls: Iterable[str], *, tls: bool = False) -> Self:
+        """The names that ``public_urls`` (http or https, checked by ``Settings``) add. ``tls``: the service itself speaks it."""
         hosts: set[str] = set()
         origins: set[str] = set()
         for url in public_urls:
@@ -33,7 +34,7 @@ class OwnNames:
             origins.add(f"{parts.scheme}://{name}" if port == default else f"{parts.scheme}://{name}:{port}")
             if port == default:
                 hosts.add(name)
-        return cls(frozenset(hosts), frozenset(origins))
+        return cls(frozenset(hosts), frozenset(origins), tls)
 
     def knows_host(self, host: str) -> bool:
         """Whether a request with this Host header is meant for us. Any port will do on loopback: it may be forwarded."""
@@ -44,7 +45,15 @@ class OwnNames:
 
         Another port of the same loopback name is somebody else: the browser sends it our cookie all the same.
         """
-        return origin in self.origins or (_is_loopback_host(host) and origin == f"http://{host.lower()}")
+        scheme = "https" if self.tls else "http"
+        return origin in self.origins or (_is_loopback_host(host) and origin == f"{scheme}://{host.lower()}")
+
+    def insists_on_https(self, host: str) -> bool:
+        """Whether people reach us under this name by https alone: what their browser keeps may insist on it.
+
+        Not so a loopback name: browsers keep that for the name, whatever the port, and other programs have theirs there.
+        """
+        return host.lower() in self.hosts and f"https://{host.lower().removesuffix(':443')}" in self.origins
 
 
 def _bracketed(name: str) -> str:

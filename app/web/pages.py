@@ -130,4 +130,4 @@ def _own_path(target: object) -> str:
 def _is_https(request: web.Request) -> bool:
     """Whether people reach us by https under the name that was asked, so that the cookie may insist on it."""
     host = request.headers.get("Host", "").lower()
-    return request.app[keys.OWN_NAMES].knows_origin(f"https://{host}", host)
+    return request.secure or request.app[keys.OWN_NAMES].knows_origin(f"https://{host}", host)

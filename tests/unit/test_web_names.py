@@ -84,3 +84,23 @@ def test_without_public_urls_only_loopback_is_known() -> None:
     names = OwnNames.of(())
     assert names.knows_host("localhost:8000")
     assert not names.knows_host("dumps.example.org")
+
+
+def test_loopback_is_https_where_the_service_speaks_tls_itself() -> None:
+    names = OwnNames.of((), tls=True)
+    assert names.knows_origin("https://127.0.0.1:8000", "127.0.0.1:8000")
+    assert not names.knows_origin("http://127.0.0.1:8000", "127.0.0.1:8000")
+
+
+@pytest.mark.parametrize(
+    ("host", "insists"),
+    [
+        ("dumps.example.org", True),
+        ("Dumps.example.org:443", True),
+        ("[2001:db8::7]:8080", False),
+        ("127.0.0.1:8000", False),
+        ("", False),
+    ],
+)
+def test_browsers_keep_https_for_public_names_that_are_reached_by_it(host: str, insists: bool) -> None:
+    assert PUBLIC.insists_on_https(host) is insists
