@@ -23,7 +23,7 @@ setup: ## only the set-up for run and demo
 	@setup/setup.sh demo
 
 test: lint ## every test: real QEMU guests and a real browser included
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-deep: lint ## the long and heavy tests
 	@setup/setup.sh deep
