@@ -22,16 +22,17 @@ from collections.abc import Sequence
 import structlog
 
 from app import __version__
-from app.application import Foundation, create_app, first_lines, lay_foundation, make_login_url, url_of
+from app.access.by_hand import access_by_hand
+from app.application import Foundation, create_app, first_lines, lay_foundation, make_login_url, open_beside, url_of
 from app.config import Settings
-from app.errors import ConfigError, StateError
+from app.errors import AccessError, ConfigError, RequestError, StateError
 from app.log import open_log
 from app.web.connection import listen, runner_of
 from app.web.tls import Certificate
 
 log = structlog.get_logger()
 
-USAGE = "usage: python -m app [login-url | records rebuild [--deliver] | audit verify | audit export]"
+USAGE = "usage: python -m app [login-url | account … | token … | records rebuild [--deliver] | audit verify | audit export]"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 _SWITCH_SEC = 0.001
@@ -50,11 +51,14 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         if list(arguments[:2]) == ["records", "rebuild"] and list(arguments[2:]) in ([], ["--deliver"]):
             return rebuild(settings, deliver=len(arguments) > 2)
+        if arguments[0] in ("account", "token"):
+            print(*access_by_hand(arguments, lambda: open_beside(settings)), sep="\n")
+            return 0
         if arguments[0] == "audit" and list(arguments[1:]) in (["verify"], ["export"]):
             return audit(settings, arguments[1])
     except ConfigError as error:
         return _complain(str(error), EXIT_USAGE)
-    except StateError as error:
+    except (AccessError, RequestError, StateError) as error:
         return _complain(str(error), EXIT_FAILED)
     return _complain(USAGE, EXIT_USAGE)
 

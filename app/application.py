@@ -14,7 +14,7 @@ from aiohttp import web
 
 from app import __version__
 from app.access import SCHEMA as ACCESS_SCHEMA
-from app.access import Access
+from app.access import Access, upgrade
 from app.access.started import started_with
 from app.access.trail import AuditTrail
 from app.changes import Changes
@@ -66,6 +66,7 @@ class Foundation:
 
     def close(self) -> None:
         """Give everything back. Blocks until SQLite has written."""
+        self.access.close()
         self.state.close()
         self.lock.close()
 
@@ -74,7 +75,7 @@ def lay_foundation(settings: Settings) -> Foundation:
     """Take the state directory. Raises ``StateError``, above all ``StateInUse``."""
     lock = lock_state(settings.state_dir)
     try:
-        state = State.open(settings.state_file, *SCHEMAS, migrate=migrate)
+        state = _open_state(settings)
     except BaseException:
         lock.close()
         raise
@@ -102,13 +103,29 @@ def make_login_url(settings: Settings) -> str:
     """
     if settings.auth == "proxy":
         raise ConfigError("MEMDUMP_AUTH=proxy: the proxy says who is asking, and a login URL would open nothing.")
-    if not settings.state_file.is_file():
-        raise StateMissing(str(settings.state_dir))
-    state = State.open(settings.state_file, *SCHEMAS, migrate=migrate)
+    state = open_beside(settings)
     try:
         return _login_url(url_of(settings, settings.port), Access(state, settings.auth).make_login_code())
     finally:
         state.close()
+
+
+def open_beside(settings: Settings) -> State:
+    """The state file for the command line; the service may run or not. Raises ``StateError``, ``StateMissing`` where no service
+    ever ran."""
+    if not settings.state_file.is_file():
+        raise StateMissing(str(settings.state_dir))
+    return _open_state(settings)
+
+
+def _open_state(settings: Settings) -> State:
+    state = State.open(settings.state_file, *SCHEMAS, migrate=migrate)
+    try:
+        state.run_now(upgrade)
+    except BaseException:
+        state.close()
+        raise
+    return state
 
 
 def url_of(settings: Settings, port: int) -> str:

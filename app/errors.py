@@ -10,6 +10,13 @@
     │   ├── StateDamaged                 state-damaged
     │   └── StateUnwritable              state-unwritable
     ├── RequestError                     request-invalid (and the code it is given)
+    ├── AccessError                      accounts, tokens and logins
+    │   ├── AccountUnknown               account-unknown
+    │   ├── AccountExists                account-exists
+    │   ├── TokenUnknown                 token-unknown
+    │   ├── LastAdministrator            last-administrator
+    │   ├── BeyondOwnRights              beyond-own-rights
+    │   └── TooManyLogins                too-many-logins   (and when to try again)
     ├── VmError                          one VM of a request is at fault; several travel in VmErrors
     │   ├── VmUnknown                    vm-unknown
     │   ├── AmbiguousVm                  ambiguous-vm      (with the candidates)
@@ -120,6 +127,65 @@ class RequestError(MemoryDumpsError):
     def __init__(self, message: str, *, place: str | None = None) -> None:
         super().__init__(message)
         self.place = place
+
+
+class AccessError(MemoryDumpsError):
+    """What was asked of accounts, tokens or a login cannot be."""
+
+
+class AccountUnknown(AccessError):
+    """No account has this name."""
+
+    code = "account-unknown"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no account {name!r}.")
+
+
+class AccountExists(AccessError):
+    """The name is taken."""
+
+    code = "account-exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is an account {name!r} already. Change it, or choose another name.")
+
+
+class TokenUnknown(AccessError):
+    """No token that is valid has this number, or it is somebody else's."""
+
+    code = "token-unknown"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"There is no token {number}, or it was withdrawn already.")
+
+
+class LastAdministrator(AccessError):
+    """Without it nobody could give rights any more."""
+
+    code = "last-administrator"
+
+    def __init__(self) -> None:
+        super().__init__("This is the last administrator; nobody could give rights any more. Make another one first.")
+
+
+class BeyondOwnRights(AccessError):
+    """A token was to have rights or a scope that its account has not."""
+
+    code = "beyond-own-rights"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"A token of {name} cannot have more rights than {name} has, nor a wider scope.")
+
+
+class TooManyLogins(AccessError):
+    """Too many logins failed, from this address or under this name; right or wrong, the next one has to wait."""
+
+    code = "too-many-logins"
+
+    def __init__(self, retry_after_sec: int) -> None:
+        super().__init__(f"Too many logins were tried. Try again in {retry_after_sec} seconds.")
+        self.retry_after_sec = retry_after_sec
 
 
 class VmError(MemoryDumpsError):

@@ -1,78 +1,51 @@
-"""Who may come in: API tokens, and sessions that begin with a login code."""
+"""Who may come in: by API token, or by a session that began with a password or a login code."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
+import structlog
+
+from app.access import accounts, sessions, tokens
+from app.access.attempts import Attempts
 from app.access.audit import append, note
+from app.access.identity import Identity
+from app.access.passwords import Passwords
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
+from app.access.sessions import Kind
 from app.config import AuthMode
-from app.model import rfc3339
-from app.rights import ROLES, Right, Role
-from app.scope import WHOLE, Scope
+from app.errors import StateError
+from app.model import from_rfc3339, rfc3339
+from app.rights import Role
+from app.scope import Scope
 from app.state import State
 
+log = structlog.get_logger()
+
 SESSION_SEC = 7 * 24 * 3600
-"""How long a session lasts, on the server as in the browser's cookie."""
+"""How long a session lasts at most, on the server as in the browser's cookie."""
+
+IDLE_SEC = 8 * 3600
+"""How long one lasts in which nobody asks for anything. A page that only listens does not ask."""
 
 CODE_SEC = 600
 CACHE_SEC = 1.0
 """A withdrawn token or an ended session counts after this time at the latest, whichever process ended it."""
 
 CACHE_ENTRIES = 1024
-FIRST_NAME = "admin"
+USED_SEC = 60.0
+"""So often at most it is written down that a token or session is used."""
+
 ANONYMOUS = "anonymous"
-
-# Hashes of secrets, never secrets. Times are RFC 3339 text, which sorts by time.
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS tokens (
-    hash BLOB PRIMARY KEY,
-    name TEXT NOT NULL,
-    created_at TEXT NOT NULL,
-    withdrawn_at TEXT
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sessions (
-    hash BLOB PRIMARY KEY,
-    name TEXT NOT NULL,
-    expires_at TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS login_codes (
-    hash BLOB PRIMARY KEY,
-    name TEXT NOT NULL,
-    expires_at TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-"""
-
-Via = Literal["token", "session", "open", "proxy"]
-
-_NAME_BY_TOKEN = "SELECT name FROM tokens WHERE hash = ? AND withdrawn_at IS NULL"  # noqa: S105 - SQL
-_NAME_BY_SESSION = "SELECT name FROM sessions WHERE hash = ? AND expires_at > ?"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who asks, and what showed it: an API token, a session's cookie, a proxy's word, or nothing because the service is open."""
-
-    name: str
-    via: Via
-    role: Role = "administrator"
-    scope: Scope = WHOLE
-
-    def may(self, right: Right) -> bool:
-        """Whether that is among the rights of the role. On what, the scope says."""
-        return right in ROLES[self.role]
-
-
 _OPEN = Identity(ANONYMOUS, "open")
 
 
 class Access:
-    """Answers who somebody is, and gives out what they show. All of it raises ``StateError``."""
+    """Answers who somebody is, and gives out what they show. All of it raises ``StateError``. ``close`` it."""
 
     def __init__(
         self,
@@ -82,19 +55,49 @@ class Access:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.passwords = Passwords()
         self._state = state
         self._mode = mode
         self._now = now
         self._monotonic = monotonic
-        self._cache: dict[tuple[Via, bytes], tuple[Identity, float]] = {}
+        self._attempts = Attempts(monotonic)
+        self._cache: dict[tuple[Kind, bytes], tuple[Identity, float]] = {}
 
-    async def who(self, bearer: str | None, session: str | None) -> Identity | None:
-        """Whose token (``bearer``) or whose ``session`` that is; None for nobody's. A token that is given decides."""
+    def close(self) -> None:
+        """Give the thread of the passwords back. Blocks."""
+        self.passwords.close()
+
+    async def who(self, bearer: str | None, session: str | None, *, quiet: bool = False) -> Identity | None:
+        """Whose token (``bearer``) or whose ``session`` that is; None for nobody's. A token that is given decides. ``quiet``: this
+        is no use that keeps a session from its idle end."""
         if self._mode == "none":
             return _OPEN
         if bearer is not None:
-            return await self._look_up("token", bearer)
-        return await self._look_up("session", session) if session is not None else None
+            return await self._look_up(("token", hash_of(bearer)), quiet)
+        return await self._look_up(("session", hash_of(session)), quiet) if session is not None else None
+
+    async def log_in(self, name: str, password: str, address: str) -> str | None:
+        """A session's secret for a name and its password; None if they do not fit, without a hint, not even by the time it takes,
+        which of them. Raises ``TooManyLogins``."""
+        self._attempts.take(address, name)
+        kept = await self._state.read(lambda connection: accounts.password_of(connection, name))
+        if not await self.passwords.fits(password, kept):
+            return None
+        session = make_secret()
+        noted = note("login", "password", who=name)
+
+        def work(connection: sqlite3.Connection) -> bool:
+            if accounts.password_of(connection, name) != kept:  # it was changed while we looked at it
+                return False
+            self._sweep(connection)
+            sessions.begin(connection, hash_of(session), name, self._in(0), self._in(SESSION_SEC))
+            append(connection, noted)
+            return True
+
+        if not await self._state.run(work):
+            return None
+        self._attempts.give_back(address, name)
+        return session
 
     async def redeem(self, code: str) -> str | None:
         """A session's secret for a login code, once; None if the code is unknown, used up or too old."""
@@ -105,18 +108,31 @@ class Access:
             self._sweep(connection)
             found = connection.execute("DELETE FROM login_codes WHERE hash = ? RETURNING name", (hash_of(code),)).fetchall()
             for (name,) in found:
-                connection.execute("INSERT INTO sessions VALUES (?, ?, ?)", (hash_of(session), name, self._in(SESSION_SEC)))
+                sessions.begin(connection, hash_of(session), name, self._in(0), self._in(SESSION_SEC))
                 append(connection, replace(noted, who=name))
             return bool(found)
 
         return session if await self._state.run(work) else None
+
+    async def begin_for(self, name: str, role: Role, scope: Scope) -> str:
+        """A session's secret for somebody who has no account here, but for whom another service vouches."""
+        session = make_secret()
+        noted = note("login", "vouched for", who=name, role=role, scope=str(scope))
+
+        def work(connection: sqlite3.Connection) -> None:
+            self._sweep(connection)
+            sessions.begin_for(connection, hash_of(session), name, role, scope, self._in(0), self._in(SESSION_SEC))
+            append(connection, noted)
+
+        await self._state.run(work)
+        return session
 
     async def logout(self, session: str) -> None:
         """End the session at once. One that is unknown or has ended already is no error."""
         ended, noted = hash_of(session), note("logout")
 
         def work(connection: sqlite3.Connection) -> None:
-            for (name,) in connection.execute("DELETE FROM sessions WHERE hash = ? RETURNING name", (ended,)).fetchall():
+            if (name := sessions.end(connection, ended)) is not None:
                 append(connection, replace(noted, who=name))
 
         try:
@@ -126,12 +142,15 @@ class Access:
             self._cache.pop(("session", ended), None)
 
     def make_login_code(self) -> str:
-        """A new login code: it works once, for ten minutes. Blocks: for the start and the command line."""
+        """A new login code for an administrator, the first one if it still is one: it works once, for ten minutes. Blocks: for the
+        start and the command line."""
         code = make_secret()
 
         def work(connection: sqlite3.Connection) -> None:
             self._sweep(connection)
-            connection.execute("INSERT INTO login_codes VALUES (?, ?, ?)", (hash_of(code), FIRST_NAME, self._in(CODE_SEC)))
+            accounts.add_first(connection, self._in(0))
+            name = accounts.an_administrator(connection)
+            connection.execute("INSERT INTO login_codes VALUES (?, ?, ?)", (hash_of(code), name, self._in(CODE_SEC)))
 
         self._state.run_now(work)
         return code
@@ -146,41 +165,39 @@ class Access:
         token = make_secret(TOKEN_PREFIX)
 
         def work(connection: sqlite3.Connection) -> bool:
-            if connection.execute("SELECT EXISTS (SELECT 1 FROM tokens)").fetchone()[0]:
-                return False
-            connection.execute("INSERT INTO tokens VALUES (?, ?, ?, NULL)", (hash_of(token), FIRST_NAME, self._in(0)))
-            return True
+            accounts.add_first(connection, self._in(0))
+            return tokens.add_first(connection, hash_of(token), self._in(0))
 
         return token if self._state.run_now(work) else None
 
-    async def _look_up(self, via: Literal["token", "session"], secret: str) -> Identity | None:
+    async def _look_up(self, key: tuple[Kind, bytes], quiet: bool) -> Identity | None:
         """Only what is found is cached: so guesses push nobody out of the cache, and what is new works at once."""
-        key = (via, hash_of(secret))
         cached = self._cache.get(key)
         asked_at = self._monotonic()
         if cached is not None and asked_at < cached[1]:
             return cached[0]
-        name = await self._state.read(lambda connection: self._name_of(connection, *key))
+        now, idle_since = self._in(0), self._in(-IDLE_SEC)
+        found = await self._state.read(lambda connection: sessions.find(connection, *key, now, idle_since))
         self._cache.pop(key, None)
-        if name is None:
+        if found is None:
             return None
         if len(self._cache) >= CACHE_ENTRIES:
             del self._cache[next(iter(self._cache))]  # the one that was looked up longest ago
-        identity = Identity(name, via)
-        self._cache[key] = (identity, asked_at + CACHE_SEC)
-        return identity
+        self._cache[key] = (found.identity, asked_at + CACHE_SEC)
+        if not quiet and (found.used_at is None or from_rfc3339(found.used_at) <= self._now() - timedelta(seconds=USED_SEC)):
+            await self._write_down_use(key)
+        return found.identity
 
-    def _name_of(self, connection: sqlite3.Connection, via: Via, hashed: bytes) -> str | None:
-        if via == "token":
-            found = connection.execute(_NAME_BY_TOKEN, (hashed,)).fetchone()
-        else:
-            found = connection.execute(_NAME_BY_SESSION, (hashed, self._in(0))).fetchone()
-        return found[0] if found else None
+    async def _write_down_use(self, key: tuple[Kind, bytes]) -> None:
+        """Whoever is known comes in even while the disk is full."""
+        now = self._in(0)
+        try:
+            await self._state.run(lambda connection: sessions.used(connection, *key, now))
+        except StateError as error:
+            log.warning("use_not_kept", code=error.code, message=str(error))
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
-        """Remove the codes and sessions whose time is over."""
-        for table in ("login_codes", "sessions"):
-            connection.execute(f"DELETE FROM {table} WHERE expires_at <= ?", (self._in(0),))  # noqa: S608 - our two names
+        sessions.sweep(connection, self._in(0), self._in(-IDLE_SEC))
 
     def _in(self, seconds: float) -> str:
         """The moment ``seconds`` from now, as it stands in the file."""

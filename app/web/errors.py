@@ -16,7 +16,17 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from msgspec import UNSET
 
-from app.errors import AlreadyDumping, AmbiguousVm, DomainBusy, MemoryDumpsError, RequestError, TooManyWaiting, VmError, VmErrors
+from app.errors import (
+    AlreadyDumping,
+    AmbiguousVm,
+    DomainBusy,
+    MemoryDumpsError,
+    RequestError,
+    TooManyLogins,
+    TooManyWaiting,
+    VmError,
+    VmErrors,
+)
 from app.web.answers import encode
 from app.web.problems import Candidate, Problem, VmFault
 from app.web.requests import MAX_BODY_BYTES
@@ -55,6 +65,7 @@ STATUS: Mapping[str, int] = {
     "expectation-failed": 417,
     "upgrade-required": 426,
     "too-many-waiting": 429,
+    "too-many-logins": 429,
     "hypervisor-refused": 502,
     "hypervisor-unreachable": 503,
     "hypervisor-not-responding": 503,
@@ -127,8 +138,13 @@ def problem_of(error: MemoryDumpsError) -> ProblemError | None:
     if error.code not in STATUS:
         return None
     members = {"place": error.place} if isinstance(error, RequestError) and error.place is not None else None
-    headers = {"Retry-After": "10"} if isinstance(error, TooManyWaiting) and error.asked <= error.limit else None
-    return ProblemError(error.code, str(error), members=members, headers=headers)
+    return ProblemError(error.code, str(error), members=members, headers=_when_to_come_again(error))
+
+
+def _when_to_come_again(error: MemoryDumpsError) -> Mapping[str, str] | None:
+    if isinstance(error, TooManyLogins):
+        return {"Retry-After": str(error.retry_after_sec)}
+    return {"Retry-After": "10"} if isinstance(error, TooManyWaiting) and error.asked <= error.limit else None
 
 
 def vm_faults(errors: Sequence[VmError]) -> tuple[VmFault, ...]:

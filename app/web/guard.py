@@ -21,6 +21,9 @@ PUBLIC = frozenset({("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/login"), 
 FORMS = frozenset({("POST", "/login"), ("POST", "/logout")})
 """Where a page without JavaScript sends a form; every other change by cookie needs a JSON content type."""
 
+LISTENING = frozenset({("GET", "/api/memory-dumps/ws"), ("GET", "/api/memory-dumps/changes")})
+"""What an open page does by itself: it keeps no session from its idle end."""
+
 SESSION_COOKIE = "memory_dumps_session"
 _A_ROLE = {
     "viewer": "a viewer",
@@ -66,7 +69,8 @@ async def _who(request: web.Request, bearer: str | None, route: tuple[str, str])
     """Who asks: by a token that is given, else as the settings have it. Raises ``ProblemError``."""
     if bearer is None and request.app[keys.SETTINGS].auth == "proxy":
         return request.app[keys.PROXIES].who(request) if route not in PUBLIC else None
-    return await request.app[keys.ACCESS].who(bearer, request.cookies.get(SESSION_COOKIE) if bearer is None else None)
+    session = request.cookies.get(SESSION_COOKIE) if bearer is None else None
+    return await request.app[keys.ACCESS].who(bearer, session, quiet=route in LISTENING)
 
 
 def route_of(method: str, route: web.AbstractRoute) -> tuple[str, str]:

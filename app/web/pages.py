@@ -9,6 +9,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from app.access import SESSION_SEC
+from app.errors import TooManyLogins
 from app.web import keys
 from app.web.errors import ProblemError
 from app.web.guard import FORM_TYPES, SESSION_COOKIE
@@ -20,6 +21,7 @@ HOME = "/memory-dumps"
 
 _OWN_PATH = re.compile(r"/(?!/)[A-Za-z0-9/_.-]{0,200}(?:\?[A-Za-z0-9/_.~!$&'()*+,;=:@?%-]{0,2000})?")
 _FOREVER = "public, max-age=31536000, immutable"
+_LOGIN_REFUSED = "This name and this password do not belong together."
 _CODE_REFUSED = (
     "This login link has been used already, or is older than ten minutes. "
     "Make a fresh one on the server, in the service's folder, with: .venv/bin/python -m app login-url"
@@ -60,24 +62,36 @@ async def login_page(request: web.Request) -> web.StreamResponse:
 
 
 async def login(request: web.Request) -> web.StreamResponse:
-    """``POST /login``: a code for a session cookie, then on to where the person wanted to go."""
+    """``POST /login``: a name and its password, or a code, for a session cookie, then on to where the person wanted to go."""
     if request.content_type not in FORM_TYPES:
         raise ProblemError("media-type-unsupported", f"Send the form as {' or '.join(FORM_TYPES)}.")
     try:
         form = await request.post()
     except (UnicodeDecodeError, LookupError):  # of a charset that there is not
         return _login_form(request, message="The form cannot be read: it is not UTF-8.", status=400)
-    code, target = form.get("code"), form.get("next")
-    if not isinstance(code, str) or not code:
-        return _login_form(request, message="A login code is missing.", target=target, status=400)
-    session = await request.app[keys.ACCESS].redeem(_code_of(code))
+    code, name, password, target = (_text_of(form.get(field)) for field in ("code", "name", "password", "next"))
+    try:
+        if name and password:
+            session = await _log_in(request, name.strip().lower(), password)
+        elif code:
+            session = await request.app[keys.ACCESS].redeem(_code_of(code))
+        else:
+            return _login_form(request, message="Give a name and a password, or a login link.", target=target, status=400)
+    except TooManyLogins as error:
+        return _login_form(request, message=str(error), target=target, again_sec=error.retry_after_sec, status=429)
     if session is None:
-        return _login_form(request, message=_CODE_REFUSED, target=target, status=401)
+        return _login_form(request, message=_LOGIN_REFUSED if name and password else _CODE_REFUSED, target=target, status=401)
     response = web.Response(status=303, headers={"Location": _own_path(target)})
     response.set_cookie(
         SESSION_COOKIE, session, max_age=SESSION_SEC, path="/", httponly=True, samesite="Strict", secure=_is_https(request)
     )
     return response
+
+
+async def _log_in(request: web.Request, name: str, password: str) -> str | None:
+    request[keys.OCCASION].subject = name
+    address = request.app[keys.PROXIES].address(request)
+    return await request.app[keys.ACCESS].log_in(name, password, address or "")
 
 
 async def logout_page(request: web.Request) -> web.StreamResponse:
@@ -111,10 +125,21 @@ async def static_file(request: web.Request) -> web.StreamResponse:
 
 
 def _login_form(
-    request: web.Request, *, code: str | None = None, message: str | None = None, target: object = None, status: int = 200
+    request: web.Request,
+    *,
+    code: str | None = None,
+    message: str | None = None,
+    target: object = None,
+    again_sec: int | None = None,
+    status: int = 200,
 ) -> web.Response:
     context = {"page": "login", "message": message, "code": code, "next": _own_path(target)}
-    return render_page(request, "login.html", context, status=status)
+    headers = {} if again_sec is None else {"Retry-After": str(again_sec)}
+    return render_page(request, "login.html", context, status=status, headers=headers)
+
+
+def _text_of(field: object) -> str:
+    return field if isinstance(field, str) else ""
 
 
 def _code_of(text: str) -> str:

@@ -66,9 +66,11 @@ class EmptyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class LoginForm(msgspec.Struct, frozen=True, kw_only=True):
-    """A login code, or the whole link that it came in, and where to go then."""
+    """A name and its password, or a login code (or the whole link that it came in), and where to go then."""
 
-    code: str
+    name: str | None = None
+    password: str | None = None
+    code: str | None = None
     next: str | None = None
 
 

@@ -285,14 +285,15 @@ ROUTES = (
         right=None,
         deed="login",
         group="Pages",
-        what="A login code for a session cookie.",
+        what="A name and its password, or a login code, for a session cookie.",
         body=requests.LoginForm,
         body_type="application/x-www-form-urlencoded",
         replies=[
             Reply(303, "Logged in; on to where the person wanted to go.", content_type=None),
-            Reply(400, "No code was sent.", content_type=_HTML),
-            Reply(401, "The code was used already, or is too old.", content_type=_HTML),
+            Reply(400, "Neither was sent.", content_type=_HTML),
+            Reply(401, "They do not belong together; or the code was used already, or is too old.", content_type=_HTML),
         ],
+        problems=["too-many-logins"],
     ),
     Route(
         method="GET",

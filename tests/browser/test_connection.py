@@ -130,6 +130,6 @@ async def test_who_is_logged_out_is_led_to_the_login_and_back_to_the_same_view(s
     small_service.restart()
     await expect(visitor.page).to_have_url(f"{small_service.url}/login?next={quote(view, safe='')}")
     await visitor.page.get_by_label("Login link").fill(small_service.fresh_login_url())
-    await visitor.page.get_by_role("button", name="Log in").click()
+    await visitor.page.get_by_role("button", name="Use this link").click()
     await expect(visitor.page).to_have_url(small_service.url + view)
     await visitor.live()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from http.cookies import SimpleCookie
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError
 
-from app.application import make_login_url
+from app.access import accounts, tokens
+from app.access.passwords import password_hash
+from app.access.secrets import hash_of
+from app.application import make_login_url, open_beside
 from app.config import Settings
+from app.model import rfc3339
+from app.scope import WHOLE
 from app.web.errors import REFERENCE
 from app.web.guard import PUBLIC
 from app.web.route import Route
@@ -24,6 +33,9 @@ from tests.contract.speech import FEED, JOBS, RECORDS, TRIGGER, Api, assert_prob
 from tests.nodes import node
 from tests.service import Service, running_service
 
+T = TypeVar("T")
+
+PASSWORD = "correct horse battery"
 COOKIE = "memory_dumps_session"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -220,6 +232,74 @@ async def test_reading_the_logout_page_ends_nothing(browser: aiohttp.ClientSessi
         assert answer.status == 200
     async with browser.get(RECORDS) as answer:
         assert answer.status == 200
+
+
+# --- accounts
+
+
+def with_state(service: Service, work: Callable[[sqlite3.Connection], T]) -> T:
+    """What the command line does, without starting a Python for it."""
+    with contextlib.closing(open_beside(Settings.from_environment(service.environment))) as state:
+        return state.run_now(work)
+
+
+@pytest.fixture
+def viewer(service: Service) -> Iterator[str]:
+    """An account that may only see; its name."""
+    now, hashed = rfc3339(datetime.now(UTC)), password_hash(PASSWORD)
+    with_state(service, lambda connection: accounts.add(connection, "viewer", "viewer", WHOLE, hashed, now))
+    yield "viewer"
+    with_state(service, lambda connection: accounts.remove(connection, "viewer", now))
+
+
+async def log_in(session: aiohttp.ClientSession, service: Service, name: str, password: str) -> aiohttp.ClientResponse:
+    form = {"name": name, "password": password, "next": "/logout"}
+    return await session.post("/login", data=form, headers={"Origin": service.url}, allow_redirects=False)
+
+
+async def test_a_name_and_its_password_log_in_and_a_viewer_may_see_and_no_more(
+    service: Service, nobody: aiohttp.ClientSession, viewer: str
+) -> None:
+    async with await log_in(nobody, service, " Viewer ", PASSWORD) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/logout")
+        headers = {"Cookie": f"{COOKIE}={answer.cookies[COOKIE].value}", "Origin": service.url}
+    async with nobody.get(RECORDS, headers=headers) as answer:
+        assert answer.status == 200
+    async with nobody.post(TRIGGER, json={"all": True}, headers=headers) as answer:
+        assert answer.status == 403
+        assert (await answer.json(content_type=None))["code"] == "not-allowed"
+
+
+async def test_a_viewers_token_may_see_and_no_more(service: Service, nobody: aiohttp.ClientSession, viewer: str) -> None:
+    now = rfc3339(datetime.now(UTC))
+    with_state(service, lambda connection: tokens.add(connection, hash_of("mdt_v"), viewer, "x", None, WHOLE, now, None))
+    headers = {"Authorization": "Bearer mdt_v"}
+    async with nobody.get(RECORDS, headers=headers) as answer:
+        assert answer.status == 200
+    async with nobody.post(TRIGGER, json={"all": True}, headers=headers) as answer:
+        assert answer.status == 403
+
+
+async def test_a_login_that_is_refused_does_not_say_what_was_wrong_and_after_ten_it_has_to_wait(
+    tmp_path: Path,
+) -> None:
+    with running_service(tmp_path, LIBVIRT_URI=node(tmp_path / "node.xml", VMS)) as service:
+        now, hashed = rfc3339(datetime.now(UTC)), password_hash(PASSWORD)
+        with_state(service, lambda connection: accounts.add(connection, "viewer", "viewer", WHOLE, hashed, now))
+        async with aiohttp.ClientSession(service.url, cookie_jar=aiohttp.DummyCookieJar()) as session:
+            said = []
+            for name, password in [("viewer", "wrong password"), ("nobody", PASSWORD), ("admin", PASSWORD)] * 3:
+                async with await log_in(session, service, name, password) as answer:
+                    said.append((answer.status, await answer.text()))
+            assert set(said) == {said[0]}
+            assert said[0][0] == 401
+            async with await log_in(session, service, "x", PASSWORD) as answer:
+                assert answer.status == 401
+            async with await log_in(session, service, "viewer", PASSWORD) as answer:
+                assert answer.status == 429
+                assert 0 < int(answer.headers["Retry-After"]) <= 30
+                assert "Too many logins" in await answer.text()
+        assert PASSWORD not in service.log_text() + service.stderr_text()
 
 
 # --- what a page of somebody else may send

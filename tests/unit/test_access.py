@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.access import SCHEMA, SESSION_SEC, Access, Identity
-from app.access.access import CACHE_ENTRIES, CACHE_SEC, CODE_SEC
+from app.access import SCHEMA, SESSION_SEC, Access, Identity, sessions, tokens
+from app.access.access import CACHE_ENTRIES, CACHE_SEC, CODE_SEC, IDLE_SEC
 from app.access.secrets import hash_of
+from app.scope import WHOLE
 from app.state import READERS, State
 from tests.other_process import run
 
@@ -67,8 +68,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def access(state: State, clock: Clock) -> Access:
-    return Access(state, "token", now=clock.now, monotonic=clock.monotonic)
+def access(state: State, clock: Clock) -> Iterator[Access]:
+    with contextlib.closing(Access(state, "token", now=clock.now, monotonic=clock.monotonic)) as access:
+        yield access
 
 
 async def session_of(access: Access) -> str:
@@ -182,11 +184,32 @@ async def test_a_code_from_the_command_line_logs_in_at_the_running_service(file:
 
 async def test_a_session_ends_after_its_time(access: Access, clock: Clock) -> None:
     session = await session_of(access)
-    clock.passed_sec = SESSION_SEC - 1
-    assert await access.who(None, session) is not None
+    for clock.passed_sec in (*range(0, SESSION_SEC, IDLE_SEC - 1), SESSION_SEC - 1):
+        assert await access.who(None, session) is not None
     clock.passed_sec = SESSION_SEC + CACHE_SEC
     assert await access.who(None, session) is None
     assert SESSION_SEC == 7 * 24 * 3600
+
+
+async def test_a_session_ends_when_nobody_asks_for_anything(access: Access, clock: Clock) -> None:
+    session = await session_of(access)
+    clock.passed_sec = 1000
+    assert await access.who(None, session) is not None
+    clock.passed_sec = 1000 + IDLE_SEC - 1
+    assert await access.who(None, session, quiet=True) is not None  # a page that only listens
+    clock.passed_sec = 1000 + IDLE_SEC + CACHE_SEC
+    assert await access.who(None, session) is None
+
+
+async def test_what_a_token_was_last_used_for_is_written_once_a_minute(state: State, access: Access, clock: Clock) -> None:
+    token = access.first_token()
+    uses = []
+    for clock.passed_sec in (0, 30, 59, 61, 100):
+        await access.who(token, None)
+        (first,) = await state.read(tokens.every)
+        uses.append(first.used_at)
+    assert len(set(uses)) == 2
+    assert uses[0] == uses[2] == "2026-11-23T00:00:00.000000Z"
 
 
 async def test_logging_out_counts_at_once_and_for_this_session_alone(access: Access) -> None:
@@ -249,8 +272,9 @@ async def test_what_is_remembered_is_bounded_and_nobody_is_locked_out_by_that(st
     names = [str(number) for number in range(CACHE_ENTRIES + 10)]
 
     def work(connection: sqlite3.Connection) -> None:
-        rows = [(hash_of(name), name, "2026-11-24T00:00:00.000000Z") for name in names]
-        connection.executemany("INSERT INTO sessions VALUES (?, ?, ?)", rows)
+        for name in names:
+            now, later = "2026-11-23T00:00:00.000000Z", "2026-11-24T00:00:00.000000Z"
+            sessions.begin_for(connection, hash_of(name), name, "administrator", WHOLE, now, later)
 
     await state.run(work)
     for _ in range(2):

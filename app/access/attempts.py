@@ -1,0 +1,69 @@
+"""How often a login may fail, by address and by name: a bucket of tries each, that fills again with time."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+from app.errors import TooManyLogins
+
+TRIES = 10
+REFILL_SEC = 30.0
+"""One more try."""
+
+MOST = 10_000
+"""So many addresses and names, twice over, are remembered; beyond that the one that was tried longest ago is forgotten."""
+
+_V6_NET = 64  # what one customer has
+
+
+class Attempts:
+    """Counts in memory: a service that starts again has forgotten them, and so has nobody locked out for ever."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._left: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()  # tries, and when there were so many
+
+    def take(self, address: str, name: str) -> None:
+        """One try. Raises ``TooManyLogins``, and takes none, where there is none left. Before the password is looked at: so many
+        at once are not more than one after the other."""
+        now = self._monotonic()
+        keys = _keys(address, name)
+        left = [self._left_at(key, now) for key in keys]
+        if min(left) < 1:
+            raise TooManyLogins(math.ceil((1 - min(left)) * REFILL_SEC))
+        for key, tries in zip(keys, left, strict=True):
+            self._keep(key, tries - 1, now)
+
+    def give_back(self, address: str, name: str) -> None:
+        """It was the right password."""
+        now = self._monotonic()
+        for key in _keys(address, name):
+            self._keep(key, min(self._left_at(key, now) + 1, TRIES), now)
+
+    def _left_at(self, key: tuple[str, str], now: float) -> float:
+        tries, at = self._left.get(key, (TRIES, now))
+        return min(tries + (now - at) / REFILL_SEC, TRIES)
+
+    def _keep(self, key: tuple[str, str], tries: float, now: float) -> None:
+        self._left.pop(key, None)
+        if tries < TRIES:
+            self._left[key] = (tries, now)
+        if len(self._left) > 2 * MOST:
+            self._left.popitem(last=False)
+
+
+def _keys(address: str, name: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    return ("address", _net_of(address)), ("name", name[:100])
+
+
+def _net_of(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is None:
+        return str(ipaddress.IPv6Network((found, _V6_NET), strict=False))
+    return str(found)

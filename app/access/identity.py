@@ -1,0 +1,32 @@
+"""Who asks, and what they may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.rights import ROLES, Right, Role
+from app.scope import WHOLE, Scope
+
+Via = Literal["token", "session", "open", "proxy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, and what showed it: an API token, a session's cookie, a proxy's word, or nothing because
+    the service is open.
+
+    ``account`` is theirs here; None for who has none (an open service, somebody whom another service vouches for). ``token`` is
+    the number of theirs that was shown. Neither makes anybody somebody else.
+    """
+
+    name: str
+    via: Via
+    role: Role = "administrator"
+    scope: Scope = WHOLE
+    account: str | None = field(default=None, compare=False)
+    token: int | None = field(default=None, compare=False)
+
+    def may(self, right: Right) -> bool:
+        """Whether that is among the rights of the role. On what, the scope says."""
+        return right in ROLES[self.role]
