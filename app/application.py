@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,11 +18,12 @@ from app.access.started import started_with
 from app.access.trail import AuditTrail
 from app.changes import Changes
 from app.config import Settings
-from app.errors import ConfigError, DumpDirUnusable, HypervisorError, StateError, StateMissing
+from app.errors import ConfigError, HypervisorError, StateError, StateMissing
 from app.hypervisor import Hypervisor
 from app.jobs.alarms import SCHEMA as ALARMS_SCHEMA
 from app.jobs.alarms import Alarms
 from app.jobs.arrivals import Arrivals
+from app.jobs.dumpdir import make_dump_dir
 from app.jobs.dumproom import DumpRoom
 from app.jobs.inventory import Inventory
 from app.jobs.journal import SCHEMA as JOURNAL_SCHEMA
@@ -215,7 +215,8 @@ class _Parts:
         """Reconcile, read the stores, then start what moves; stop it in the opposite order."""
         await self.audit.open()
         await self.audit.write_or_log(started_with(self.settings))
-        await self._make_dump_dir()
+        if (unusable := make_dump_dir(self.settings.dump_dir)) is not None:
+            await self._tell(unusable)
         names = await reconcile(self.settings, self.journal, self.state, self.index)
         for store in (self.inventory, self.alarms, self.recorder, self.pool):
             await store.open()
@@ -252,19 +253,6 @@ class _Parts:
             stats=await self.index.stats(),
             activity=await self.journal.activity(NEWEST_ACTIVITY),
         )
-
-    async def _make_dump_dir(self) -> None:
-        """A first start makes it. One that cannot be used does not keep the service from starting: it is told, and each dump
-        says so again."""
-        dump_dir = self.settings.dump_dir
-        try:
-            dump_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            why = None if os.access(dump_dir, os.W_OK | os.X_OK) else "this user may not write there"
-        except OSError as error:
-            why = error.strerror or str(error)
-        if why is not None:
-            message = f"Dumps cannot be written to {dump_dir}: {why}. Make the folder, make it writable, or set DUMP_DIR."
-            await self._tell(activity_now("error", DumpDirUnusable.code, message))
 
     def _go(self, work: Any) -> asyncio.Task[Any]:
         """A task that is waited for at the end, and whose failure does not go unheard."""

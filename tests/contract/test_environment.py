@@ -140,6 +140,16 @@ def test_what_a_start_makes_is_for_its_user_alone(tmp_path: Path) -> None:
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(("mode", "told"), [(0o700, False), (0o755, True), (0o770, True)])
+def test_a_dump_dir_that_others_may_look_into_is_told_and_left_as_it_is(tmp_path: Path, mode: int, told: bool) -> None:
+    (tmp_path / "dumps").mkdir()
+    (tmp_path / "dumps").chmod(mode)
+    with running_service(tmp_path) as service:
+        service.stop()  # so that the log is written
+        assert ("dump_dir_open_to_others" in service.log_text()) is told
+        assert stat.S_IMODE(service.dump_dir.stat().st_mode) == mode
+
+
 def test_the_log_tells_when_a_service_started_and_that_it_ended_in_good_order(tmp_path: Path) -> None:
     with running_service(tmp_path) as service:
         assert service.stop() == 0
