@@ -389,7 +389,7 @@ class Manifest:
     """What is known about one dump; field names and order are the contract's (section 5).
 
     Times are RFC 3339 text with microseconds, for a manifest is kept and compared as it was written;
-    ``ctime mtime atime`` are epoch seconds.
+    ``ctime mtime atime`` are epoch seconds. ``audit_head`` is the last entry that the audit trail had when the capture began.
     """
 
     dump_id: str
@@ -419,6 +419,7 @@ class Manifest:
     case: str | None
     versions: Versions
     warnings: tuple[str, ...] = field(default=())
+    audit_head: str | None = None
     domain_xml: str = ""
 
 

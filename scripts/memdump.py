@@ -76,6 +76,7 @@ class Request:
     case: str | None
     json: bool
     record: bool
+    audit_head: str | None
 
     def order(self, vm: str) -> Order:
         """What to capture for one of the VMs."""
@@ -93,6 +94,7 @@ class Request:
             live_pause_ms=self.settings.max_pause_ms,
             fallback_pause_ms=self.settings.fallback_pause_ms,
             spool_memory_bytes=self.settings.spool_memory_bytes,
+            audit_head=self.audit_head,
         )
 
 
@@ -245,6 +247,7 @@ def parse(arguments: list[str]) -> Request:
     parser.add_argument("--operator", default=None, help="who, for the manifest (default: your user name)")
     parser.add_argument("--json", action="store_true", help="JSON lines on standard output; the end of standard input cancels")
     parser.add_argument("--no-record", action="store_true", help="leave the record to somebody else")
+    parser.add_argument("--audit-head", help="the head of the audit trail, for the manifest (the service gives it)")
     given = parser.parse_args(arguments)
     if bool(given.vms) == given.all:
         parser.error("name the VMs or say --all, not both" if given.all else "name the VMs, or say --all")
@@ -267,6 +270,7 @@ def parse(arguments: list[str]) -> Request:
         case=given.case,
         json=given.json,
         record=not given.no_record,
+        audit_head=given.audit_head,
     )
 
 

@@ -15,21 +15,27 @@ from app.access.chain import Finding, Witness, line_of, look_over, read_head
 from app.access.trail import LOG_EVENT
 from app.config import Settings
 from app.errors import StateMissing
+from app.evidence import manifests
 from app.log import FILE_NAME
+from app.model import Manifest
 from app.state import State
 
 T = TypeVar("T")
 
 
 def verify_by_hand(settings: Settings) -> tuple[list[str], bool]:
-    """Look over the whole trail, and compare it with the heads in the program's log: what to tell, and whether
+    """Look over the whole trail, and compare it with the heads in the program's log and in the manifests: what to tell, and whether
     all is well. Raises ``StateError``."""
-    witnesses = list(log_witnesses(settings.log_dir))
+    logged, sealed = list(log_witnesses(settings.log_dir)), list(manifest_witnesses(settings.dump_dir))
+    witnesses = [*logged, *sealed]
     found: Finding = _reading(settings, lambda connection: look_over(entries_in(connection), witnesses))
-    compared = f"Compared with {_count(len(witnesses), 'head')} in the logs in {settings.log_dir}."
+    compared = (
+        f"Compared with {_count(len(logged), 'head')} in the logs in {settings.log_dir}, and with "
+        f"{_count(len(sealed), 'head')} in the manifests in {settings.dump_dir}."
+    )
     if found.first_wrong is not None:
-        whole = f"Up to entry {found.head.number} the chain holds." if found.head.number else "No entry before it can be trusted."
-        return [f"The audit trail is NOT whole. {found.message}", whole, compared], False
+        before = [f"Up to entry {found.first_wrong - 1} it holds."] if found.first_wrong > 1 else []
+        return [f"The audit trail is NOT whole. {found.message}", *before, compared], False
     return [f"The audit trail is whole: {_count(found.head.number, 'entry', 'entries')}, head {found.head}.", compared], True
 
 
@@ -50,6 +56,13 @@ def log_witnesses(log_dir: Path) -> Iterator[Witness]:
             for line in lines:
                 if f'"{LOG_EVENT}"' in line and (witness := _told_in(line, file)) is not None:
                     yield witness
+
+
+def manifest_witnesses(dump_dir: Path) -> Iterator[Witness]:
+    """The heads that the manifests tell of. One that is damaged, or older than the audit trail, tells nothing."""
+    for path, manifest in manifests(dump_dir):
+        if isinstance(manifest, Manifest) and (head := read_head(manifest.audit_head or "")) is not None and head.number:
+            yield Witness(head, f"the manifest {path}")
 
 
 def _told_in(line: str, file: Path) -> Witness | None:

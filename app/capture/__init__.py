@@ -104,6 +104,7 @@ def _manifest(under_way: UnderWay, taken: Taken, image: Image, path: Path) -> Ma
         case=order.case,
         versions=connection.versions,
         warnings=tuple(under_way.report.warnings),
+        audit_head=order.audit_head,
         domain_xml=taken.xml,
     )
 

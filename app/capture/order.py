@@ -30,6 +30,7 @@ class Order:
     live_pause_ms: int = 300
     fallback_pause_ms: int = 10_000
     spool_memory_bytes: int | None = None
+    audit_head: str | None = None
 
     @property
     def final_stop_ms(self) -> int:

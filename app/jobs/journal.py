@@ -15,7 +15,8 @@ import msgspec
 import structlog
 
 from app.access.audit import SCHEMA as AUDIT_SCHEMA
-from app.access.audit import append, note, service_note
+from app.access.audit import append, head_of, note, service_note
+from app.access.chain import Head
 from app.errors import IdempotencyKeyReused
 from app.model import FINAL_PHASES, Activity, Job, Phase, Trigger, rfc3339
 from app.state import State
@@ -122,6 +123,10 @@ class Journal:
                 db.execute("DELETE FROM captures WHERE job_id = ?", (job.job_id,))
 
         await self._state.run(work)
+
+    async def audit_head(self) -> Head:
+        """The last entry of the audit trail."""
+        return await self._state.read(head_of)
 
     async def note_process(self, job_id: str, pid: int, started: int) -> None:
         """Keep which process captures for a job, so that a restart can end it."""

@@ -28,7 +28,7 @@ _LONGEST_LINE_BYTES = 16 << 20  # a manifest with the XML of a very large domain
 _NOT_FOR_THE_CHILD = frozenset({"INFLUX_TOKEN", "INFLUX_URL", "INFLUX_DB"})
 
 
-def arguments(job: Job, settings: Settings) -> list[str]:
+def arguments(job: Job, settings: Settings, audit_head: str) -> list[str]:
     """The command line for one job. What people wrote goes in ``--name=value``, so that it can be no option of its own."""
     wish = job.wish
     words = [
@@ -42,6 +42,7 @@ def arguments(job: Job, settings: Settings) -> list[str]:
         f"--mode={wish.mode}",
         f"--compression={wish.compression}",
         f"--operator={wish.operator}",
+        f"--audit-head={audit_head}",
     ]
     if wish.max_pause_ms is not None:
         words.append(f"--max-pause-ms={wish.max_pause_ms}")
@@ -73,11 +74,11 @@ class CaptureProcess:
         self._complaints = asyncio.create_task(self._log_complaints(job_id))
 
     @classmethod
-    async def start(cls, job: Job, settings: Settings) -> CaptureProcess:
-        """Start the capture for ``job``. Raises ``OSError``."""
+    async def start(cls, job: Job, settings: Settings, audit_head: str) -> CaptureProcess:
+        """Start the capture for ``job``; ``audit_head`` goes into its manifest. Raises ``OSError``."""
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_CHILD}
         process = await asyncio.create_subprocess_exec(
-            *arguments(job, settings),
+            *arguments(job, settings, audit_head),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

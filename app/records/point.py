@@ -107,6 +107,7 @@ def point_of(record: Manifest) -> Point:
         "versions_libvirt": record.versions.libvirt,
         "versions_qemu": record.versions.qemu,
         "warnings": msgspec.json.encode(record.warnings).decode(),
+        "audit_head": record.audit_head,
     }
     fields = {name: value for name, value in values.items() if value is not None}
     for name, value in fields.items():
@@ -213,6 +214,7 @@ def record_of(row: Mapping[str, object]) -> Manifest:
             qemu=columns.text("versions_qemu"),
         ),
         warnings=columns.json("warnings", tuple[str, ...], () if dump_id else (UNKNOWN,)),
+        audit_head=columns.text_or_none("audit_head"),
     )
 
 

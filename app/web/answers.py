@@ -60,6 +60,9 @@ class Record(Answer, frozen=True, kw_only=True):
     case: str | None
     versions: model.Versions
     warnings: tuple[str, ...]
+    audit_head: Annotated[
+        str | None, Meta(description="The last entry of the audit trail when the capture began: number, colon, hash.")
+    ] = None
 
     @classmethod
     def of(cls, manifest: model.Manifest) -> Self:

@@ -29,6 +29,7 @@ async def trigger(request: web.Request) -> web.StreamResponse:
     """Schedule dumps, all or nothing."""
     requests.query(request.query, requests.Query)
     wanted = requests.body(await request.read(), requests.TriggerBody)
+    about("all" if wanted.all else ", ".join(wanted.vm_ids or ()))
     settings = request.app[keys.SETTINGS]
     wish = Wish(
         mode=wanted.mode or settings.mode,

@@ -21,7 +21,7 @@ UNKNOWN = "not known"
 
 _AS_THEY_ARE = (
     *("dump_id", "dom", "vmid", "uuid", "hypervisor", "uri", "sha256", "stored_sha256", "dump_path"),
-    *("operator", "reason", "case", "domain_xml"),
+    *("operator", "reason", "case", "audit_head", "domain_xml"),
 )
 _UNPACK = {"gzip": "zcat", "zstd": "zstdcat", "lz4": "lz4 -dc"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")

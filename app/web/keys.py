@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -21,13 +21,15 @@ from app.records.index import RecordIndex
 from app.state import State
 from app.web.assets import Assets
 from app.web.names import OwnNames
-from app.web.proxy import Proxies
 from app.web.view import View
+
+if TYPE_CHECKING:  # it refuses with problems, whose pages are made with these keys
+    from app.web.proxy import Proxies
 
 SETTINGS = web.AppKey("settings", Settings)
 OWN_NAMES = web.AppKey("own_names", OwnNames)
 ACCESS = web.AppKey("access", Access)
-PROXIES = web.AppKey("proxies", Proxies)
+PROXIES: web.AppKey[Proxies] = web.AppKey("proxies")
 AUDIT = web.AppKey("audit", AuditTrail)
 HISTORY: web.AppKey[Callable[[], HistoryStatus]] = web.AppKey("history")
 HYPERVISOR = web.AppKey("hypervisor", Hypervisor)

@@ -49,6 +49,7 @@ COLUMNS: Sequence[tuple[str, Callable[[DumpRecord], _Value]]] = (
     ("versions.libvirt", lambda of: _text(of.versions.libvirt)),
     ("versions.qemu", lambda of: _text(of.versions.qemu)),
     ("warnings", lambda of: _text("\n".join(of.warnings))),
+    ("audit_head", lambda of: _text(of.audit_head)),
 )
 """The names of a record, flat."""
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from app import __version__
 from app.config import Settings
 from app.model import from_rfc3339
+from app.web import keys
 from app.web.assets import Assets
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
@@ -52,8 +53,8 @@ def render_page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """``template`` with ``context`` as an HTML answer."""
-    response = aiohttp_jinja2.render_template(template, request, dict(context), status=status)
+    """``template`` with ``context`` as an HTML answer. Every page knows who asks: ``identity``, None for nobody."""
+    response = aiohttp_jinja2.render_template(template, request, {"identity": request.get(keys.IDENTITY), **context}, status=status)
     response.headers.update(headers or {})
     return response
 

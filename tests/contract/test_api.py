@@ -19,6 +19,7 @@ RECORD = [
     "dump_id", "timestamp", "dom", "vmid", "uuid", "hypervisor", "uri", "mode", "format", "captured_at", "guest_pause_ms",
     "guest_pauses_ms", "duration_sec", "raw_size_bytes", "sha256", "gzip_size_bytes", "stored_sha256", "compression", "ctime",
     "mtime", "atime", "dump_path", "operator", "reason", "case", "versions", "warnings",
+    "audit_head",
 ]  # fmt: skip
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 

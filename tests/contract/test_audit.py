@@ -1,6 +1,7 @@
 """The audit trail of a service: what is done and what is refused is written, by whom, from where, and that nobody forgets it."""
 
 import json
+import re
 import sqlite3
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from app.access.audit import entries_in
 from app.access.chain import Entry, look_over
 from app.web.routes import ROUTES
 from tests.contract.conftest import ALPHA, ONE
-from tests.contract.speech import Api
+from tests.contract.speech import Api, Message
 from tests.service import Service, run_app
 
 
@@ -51,12 +52,13 @@ async def test_a_dump_is_written_when_it_is_asked_for_and_when_it_is_sealed(api:
     assert (asked.via, asked.origin, asked.details["reason"]) == ("token", "127.0.0.1", "drill")
     assert (said(sealed), sealed.via) == (("dump", "admin", "alpha", "sealed"), "service")
     manifest = await api.get(f"/api/memory-dumps/records/{job['dump_id']}")
+    assert manifest["audit_head"] == str(asked.head)
     assert (sealed.details["sha256"], sealed.details["stored_sha256"]) == (manifest["sha256"], manifest["stored_sha256"])
 
 
 async def test_a_dump_that_is_refused_is_written_with_its_code(api: Api, service: Service, news: list[Entry]) -> None:
     await api.trigger("nobody", status=404)
-    assert [said(entry) for entry in since(service, news)] == [("dump", "admin", "", "vm-unknown")]
+    assert [said(entry) for entry in since(service, news)] == [("dump", "admin", "nobody", "vm-unknown")]
 
 
 async def test_a_cancel_is_written_with_its_vm(api: Api, service: Service, news: list[Entry]) -> None:
@@ -128,3 +130,67 @@ def test_whatever_changes_something_says_which_deed_it_is() -> None:
     assert all(route.deed is not None for route in ROUTES if route.method != "GET")
     with pytest.raises(ValueError, match="which deed"):
         replace(next(route for route in ROUTES if route.name == "trigger"), deed=None)
+
+
+# --- looking at it
+
+
+async def all_pages(api: Api, query: str = "") -> list[Message]:
+    found: list[Message] = []
+    cursor = ""
+    while True:
+        page = await api.get(f"/api/audit?limit=3{query}{cursor}")
+        found += page["entries"]
+        if page["next_cursor"] is None:
+            return found
+        cursor = f"&cursor={page['next_cursor']}"
+
+
+async def test_all_entries_are_read_a_page_at_a_time_newest_first(api: Api, service: Service, news: list[Entry]) -> None:
+    found = await all_pages(api)
+    assert [(each["number"], each["hash"]) for each in reversed(found)] == [(entry.number, entry.hash) for entry in news]
+    assert (await api.get("/api/audit?limit=1"))["head"] == str(news[-1].head)
+    names = ["number", "at", "who", "via", "from", "deed", "on", "result", "details", "previous", "hash"]
+    assert list(found[0]) == names
+
+
+async def test_entries_are_filtered_by_who_what_and_when(api: Api, news: list[Entry]) -> None:
+    assert {each["who"] for each in await all_pages(api, "&who=unknown")} == {"unknown"}
+    assert {each["deed"] for each in await all_pages(api, "&deed=dump")} == {"dump"}
+    middle = news[len(news) // 2].at
+    later = await all_pages(api, f"&from={middle}")
+    earlier = await all_pages(api, f"&to={middle}")
+    assert {each["number"] for each in (*earlier, *later)} == {entry.number for entry in news}
+    assert all(each["at"] >= middle for each in later)
+    assert all(each["at"] < middle for each in earlier)
+    assert await all_pages(api, "&who=nobody%20at%20all") == []
+
+
+@pytest.mark.parametrize("query", ["deed=read", "cursor=x", "cursor=0", "cursor=1e3", "limit=0", "from=yesterday", "colour=blue"])
+async def test_what_cannot_be_asked_is_refused(api: Api, query: str) -> None:
+    assert (await api.get(f"/api/audit?{query}", status=400))["code"] == "request-invalid"
+
+
+async def test_the_lines_are_what_the_command_line_exports(api: Api, service: Service) -> None:
+    async with api.session.get("/api/audit.jsonl") as answer:
+        assert (answer.status, answer.content_type) == (200, "application/jsonl")
+        text = await answer.text()
+    assert text == run_app("audit", "export", environment=service.environment).stdout
+    async with api.session.get("/api/audit.jsonl?who=nobody") as answer:
+        assert (answer.status, await answer.text()) == (200, "")
+    async with api.session.head("/api/audit.jsonl") as answer:
+        assert answer.status == 200
+
+
+async def test_the_page_shows_filters_and_turns_pages_without_a_script(api: Api, news: list[Entry]) -> None:
+    async with api.session.get("/audit?deed=dump&who=&from=&to=") as answer:
+        page = await answer.text()
+        assert answer.status == 200
+    dumps = [entry.number for entry in reversed(news) if entry.deed == "dump"]
+    assert [int(number) for number in re.findall(r'data-number="(\d+)"', page)] == dumps
+    assert re.search(r"<option selected>dump</option>", page)
+    async with api.session.get(f"/audit?cursor={news[1].number}") as answer:
+        assert re.findall(r'data-number="(\d+)"', await answer.text()) == [f"{news[0].number}"]
+    async with api.session.get("/audit?deed=nonsense&from=%3Cb%3E") as answer:
+        page = await answer.text()
+        assert (answer.status, "All entries are shown." in page, "<b>" in page) == (200, True, False)

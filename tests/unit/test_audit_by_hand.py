@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from app.access.audit_by_hand import export_by_hand, verify_by_hand
 from app.access.chain import Entry
 from app.config import Settings
 from app.errors import StateMissing
+from app.evidence import encode_manifest
 from app.state import State
+from tests.unit.test_lines import MANIFEST
 
 
 @pytest.fixture
@@ -40,7 +43,10 @@ def log(settings: Settings, entries: list[Entry], name: str = "memdump_to_influx
 def test_a_whole_trail_is_said_to_be_whole_and_which_head_it_has(settings: Settings) -> None:
     last = write(settings, "alpha", "beta")[-1]
     assert verify_by_hand(settings) == (
-        [f"The audit trail is whole: 2 entries, head {last.head}.", f"Compared with 0 heads in the logs in {settings.log_dir}."],
+        [
+            f"The audit trail is whole: 2 entries, head {last.head}.",
+            f"Compared with 0 heads in the logs in {settings.log_dir}, and with 0 heads in the manifests in {settings.dump_dir}.",
+        ],
         True,
     )
 
@@ -50,7 +56,7 @@ def test_the_first_wrong_entry_is_named(settings: Settings) -> None:
     tamper(settings, "UPDATE audit SET who = 'somebody else' WHERE number = 2")
     told, well = verify_by_hand(settings)
     assert (told[:2], well) == (
-        ["The audit trail is NOT whole. Entry 2 was changed.", "Up to entry 1 the chain holds."],
+        ["The audit trail is NOT whole. Entry 2 was changed.", "Up to entry 1 it holds."],
         False,
     )
 
@@ -64,6 +70,17 @@ def test_a_cut_off_tail_shows_in_the_logs_also_in_the_older_ones(settings: Setti
     assert not well
     assert told[0].startswith("The audit trail is NOT whole. Entry 2 and what followed it was removed: the log ")
     assert told[0].endswith("memdump_to_influx.log.1 tells of entry 3.")
+
+
+def test_a_cut_off_tail_shows_in_a_manifest(settings: Settings) -> None:
+    entries = write(settings, "alpha", "beta", "gamma")
+    settings.dump_dir.mkdir()
+    for name, head in (("1", str(entries[0].head)), ("2", str(entries[2].head)), ("3", None), ("4", "nonsense")):
+        (settings.dump_dir / f"{name}.mem.gz.manifest.json").write_bytes(encode_manifest(replace(MANIFEST, audit_head=head)))
+    (settings.dump_dir / "5.mem.gz.manifest.json").write_text("{}")
+    assert verify_by_hand(settings)[0][1].endswith(f"and with 2 heads in the manifests in {settings.dump_dir}.")
+    tamper(settings, "DELETE FROM audit WHERE number > 2")
+    assert verify_by_hand(settings)[0][0].endswith("2.mem.gz.manifest.json tells of entry 3.")
 
 
 def test_a_trail_that_is_gone_and_begun_anew_is_no_whole_one(settings: Settings) -> None:

@@ -77,6 +77,7 @@ def records(draw: st.DrawFn) -> Manifest:
         reason=draw(st.none() | texts),
         case=draw(st.none() | texts),
         warnings=tuple(draw(st.lists(texts, max_size=3))),
+        audit_head=draw(st.none() | texts),
     )
 
 
@@ -126,7 +127,9 @@ def test_points_are_as_many_lines(several: list[Manifest]) -> None:
 def test_every_column_has_one_type(record: Manifest) -> None:
     line = only_line(line_of(point_of(record)))
     assert [name for name, _ in line.tags] == ["dom", "vmid"]
-    usual = {name: type(value) for name, value in only_line(line_of(point_of(replace(RECORD, reason="", case="")))).fields}
+    usual = {
+        name: type(value) for name, value in only_line(line_of(point_of(replace(RECORD, reason="", case="", audit_head="")))).fields
+    }
     assert {name: type(value) for name, value in line.fields if name in usual} == {
         name: usual[name] for name, _ in line.fields if name in usual
     }
