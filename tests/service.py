@@ -148,12 +148,13 @@ def service_environment(folder: Path, **settings: str) -> dict[str, str]:
     }
 
 
-def run_app(*arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """``python -m app`` with ``arguments``, to its end."""
+def run_app(*arguments: str, environment: Mapping[str, str], given: str = "") -> subprocess.CompletedProcess[str]:
+    """``python -m app`` with ``arguments``, and ``given`` on its standard input, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "app", *arguments],
         cwd=ROOT,
         env=dict(environment),
+        input=given,
         capture_output=True,
         text=True,
         timeout=START_SEC,

@@ -12,7 +12,7 @@ import structlog
 
 from app.access import accounts, sessions, tokens
 from app.access.attempts import Attempts
-from app.access.audit import append, note
+from app.access.audit import about, append, note
 from app.access.identity import Identity
 from app.access.passwords import Passwords
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
@@ -82,6 +82,9 @@ class Access:
         self._attempts.take(address, name)
         kept = await self._state.read(lambda connection: accounts.password_of(connection, name))
         if not await self.passwords.fits(password, kept):
+            # A name that is nobody's may be a password in the wrong field: it is told apart, so that its refusal takes
+            # the same time as any other, but it does not get into the audit trail.
+            about(name if kept is not None else "", kind=name)
             return None
         session = make_secret()
         noted = note("login", "password", who=name)

@@ -79,7 +79,8 @@ _LONGEST = 1000
 class Occasion:
     """On what occasion something is done: who asks, what showed it, and from where. ``written``: an entry tells of it already.
 
-    ``subject`` and ``details`` are for the entry that is written where no transaction carries one.
+    ``subject`` and ``details`` are for the entry that is written where no transaction carries one; ``kind`` tells what is
+    refused from other refusals, and is not written.
     """
 
     who: str
@@ -88,6 +89,7 @@ class Occasion:
     written: bool = False
     subject: str = ""
     details: dict[str, Detail] = field(default_factory=dict)
+    kind: str = ""
 
 
 _OCCASION: ContextVar[Occasion | None] = ContextVar("occasion", default=None)
@@ -119,10 +121,10 @@ def service_note(deed: Deed, subject: str = "", *, result: str = DONE, who: str 
     return Note(deed=deed, who=who or occasion.who, subject=subject, result=result, details=details, occasion=occasion)
 
 
-def about(subject: str, **details: Detail) -> None:
+def about(subject: str, *, kind: str = "", **details: Detail) -> None:
     """Say on what, and how, what is being asked for is done, where no transaction carries its entry."""
     if (occasion := _OCCASION.get()) is not None:
-        occasion.subject, occasion.details = subject, details
+        occasion.subject, occasion.kind, occasion.details = subject, kind, details
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ async def _failed(request: web.Request, deed: Deed | None, code: str, status: in
         noted = _note(deed, occasion.subject or " ".join(request.match_info.values()), occasion, code)
     else:
         return
-    whose = (occasion.who, pattern) if known else (occasion.origin,)
+    whose = (occasion.who, pattern) if known else (occasion.origin, occasion.kind)
     await request.app[keys.AUDIT].refused(noted, (noted.deed, code, *whose), known=known)
 
 

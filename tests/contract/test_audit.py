@@ -90,6 +90,19 @@ async def test_a_login_that_is_refused_is_written_once_and_then_counted(
     assert "guess" not in str(since(service, news))
 
 
+async def test_of_a_login_that_is_refused_only_a_name_that_is_somebodys_is_written(
+    service: Service, nobody: aiohttp.ClientSession, news: list[Entry]
+) -> None:
+    made = run_app("account", "password", "admin", environment=service.environment, given="a password of some length\n")
+    assert made.returncode == 0, made.stderr
+    for name in ("my secret", "admin", "admin", "Tr0ub4dor"):
+        async with nobody.post("/login", data={"name": name, "password": "guess"}) as answer:
+            assert answer.status == 401
+    refused = [entry for entry in since(service, news) if entry.deed == "login-refused"]
+    assert [said(entry) for entry in refused] == [("login-refused", "unknown", on, "refused") for on in ("", "admin", "")]
+    assert "secret" not in str(refused)
+
+
 async def test_refusals_are_written_once_and_then_counted(
     service: Service, nobody: aiohttp.ClientSession, news: list[Entry]
 ) -> None:
