@@ -178,6 +178,7 @@ class _Parts:
     def __init__(self, foundation: Foundation) -> None:
         self.settings = foundation.settings
         self.state = foundation.state
+        self.access = foundation.access
         self.audit = AuditTrail(foundation.state)
         self.changes = Changes()
         self.view = View(self.changes)
@@ -230,6 +231,7 @@ class _Parts:
             self._go(self.audit.watch()),
             self._go(self.recorder.watch()),
             self._go(self.room.watch()),
+            self._go(self.access.presence.watch()),
             self._go(self.hypervisor.follow(self._connected)),
             self._go(keep_all_promises(self.settings, self._watch())),
             self._go(Arrivals(self.settings.dump_dir, names, self.recorder, self.journal).watch()),

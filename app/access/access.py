@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,8 +15,8 @@ from app.access.attempts import Attempts
 from app.access.audit import about, append, note
 from app.access.identity import Identity
 from app.access.passwords import Passwords
+from app.access.presence import Key, Presence
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
-from app.access.sessions import Kind
 from app.config import AuthMode
 from app.errors import StateError
 from app.model import from_rfc3339, rfc3339
@@ -44,6 +44,13 @@ ANONYMOUS = "anonymous"
 _OPEN = Identity(ANONYMOUS, "open")
 
 
+def key_of(bearer: str | None, session: str | None) -> Key | None:
+    """By what is known who shows these; a token that is given decides."""
+    if bearer is not None:
+        return ("token", hash_of(bearer))
+    return None if session is None else ("session", hash_of(session))
+
+
 class Access:
     """Answers who somebody is, and gives out what they show. All of it raises ``StateError``. ``close`` it."""
 
@@ -61,7 +68,8 @@ class Access:
         self._now = now
         self._monotonic = monotonic
         self._attempts = Attempts(monotonic)
-        self._cache: dict[tuple[Kind, bytes], tuple[Identity, float]] = {}
+        self._cache: dict[Key, tuple[Identity, float]] = {}
+        self.presence = Presence(self._look_again)
 
     def close(self) -> None:
         """Give the thread of the passwords back. Blocks."""
@@ -72,9 +80,8 @@ class Access:
         is no use that keeps a session from its idle end."""
         if self._mode == "none":
             return _OPEN
-        if bearer is not None:
-            return await self._look_up(("token", hash_of(bearer)), quiet)
-        return await self._look_up(("session", hash_of(session)), quiet) if session is not None else None
+        key = key_of(bearer, session)
+        return None if key is None else await self._look_up(key, quiet)
 
     async def log_in(self, name: str, password: str, address: str) -> str | None:
         """A session's secret for a name and its password; None if they do not fit, without a hint, not even by the time it takes,
@@ -173,7 +180,7 @@ class Access:
 
         return token if self._state.run_now(work) else None
 
-    async def _look_up(self, key: tuple[Kind, bytes], quiet: bool) -> Identity | None:
+    async def _look_up(self, key: Key, quiet: bool) -> Identity | None:
         """Only what is found is cached: so guesses push nobody out of the cache, and what is new works at once."""
         cached = self._cache.get(key)
         asked_at = self._monotonic()
@@ -191,13 +198,22 @@ class Access:
             await self._write_down_use(key)
         return found.identity
 
-    async def _write_down_use(self, key: tuple[Kind, bytes]) -> None:
+    async def _write_down_use(self, key: Key) -> None:
         """Whoever is known comes in even while the disk is full."""
         now = self._in(0)
         try:
             await self._state.run(lambda connection: sessions.used(connection, *key, now))
         except StateError as error:
             log.warning("use_not_kept", code=error.code, message=str(error))
+
+    async def _look_again(self, keys: Set[Key]) -> Mapping[Key, Identity | None]:
+        """Who they are by now, from the file. Nobody who has gone stays in the cache."""
+        asked, now, idle_since = tuple(keys), self._in(0), self._in(-IDLE_SEC)
+        found = await self._state.read(lambda connection: {key: sessions.find(connection, *key, now, idle_since) for key in asked})
+        for key in asked:
+            if found[key] is None:
+                self._cache.pop(key, None)
+        return {key: one.identity if one else None for key, one in found.items()}
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
         sessions.sweep(connection, self._in(0), self._in(-IDLE_SEC))

@@ -12,6 +12,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from app.access import Identity, Right
+from app.access.access import key_of
+from app.access.presence import Stay
 from app.web import keys
 from app.web.errors import ProblemError, login_required
 
@@ -62,7 +64,18 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     if bearer is None and _changes_something(request):
         _check_origin(request, identity)
         _check_content_type(request, route)
-    return await handler(request)
+    return await _answered(request, handler, bearer, identity)
+
+
+async def _answered(request: web.Request, handler: Handler, bearer: str | None, identity: Identity | None) -> web.StreamResponse:
+    """Whatever is only told ends with the login that it was asked on: a handler that says nothing else is broken off. What
+    changes something goes on to its end, and may itself be the end of the login."""
+    request[keys.STAY] = stay = Stay(identity, lambda: _break_off(request))
+    key = key_of(bearer, request.cookies.get(SESSION_COOKIE))
+    if request.method not in _SAFE or key is None or identity is None or identity.via not in ("token", "session"):
+        return await handler(request)
+    with request.app[keys.ACCESS].presence.of(key, stay):
+        return await handler(request)
 
 
 async def _who(request: web.Request, bearer: str | None, route: tuple[str, str]) -> Identity | None:
@@ -71,6 +84,11 @@ async def _who(request: web.Request, bearer: str | None, route: tuple[str, str])
         return request.app[keys.PROXIES].who(request) if route not in PUBLIC else None
     session = request.cookies.get(SESSION_COOKIE) if bearer is None else None
     return await request.app[keys.ACCESS].who(bearer, session, quiet=route in LISTENING)
+
+
+def _break_off(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def route_of(method: str, route: web.AbstractRoute) -> tuple[str, str]:

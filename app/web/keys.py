@@ -9,6 +9,7 @@ from aiohttp import web
 
 from app.access import Access, Identity, Right
 from app.access.audit import Deed, Occasion
+from app.access.presence import Stay
 from app.access.trail import AuditTrail
 from app.changes import Changes
 from app.config import Settings
@@ -48,6 +49,9 @@ DEEDS: web.AppKey[Mapping[tuple[str, str], Deed | None]] = web.AppKey("deeds")
 """What each route does that the audit trail has to tell of, by the same."""
 
 OPENAPI: web.AppKey[dict[str, Any]] = web.AppKey("openapi")
+
+STAY = web.RequestKey("stay", Stay)
+"""How an answer that takes long learns that its login has ended; set by the gate for all that is let in."""
 
 IDENTITY = web.RequestKey("identity", Identity)
 """Who asks; set by the gate for everybody who is logged in."""

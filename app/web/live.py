@@ -12,7 +12,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from app.changes import SubscriberLost
 from app.model import rfc3339
-from app.web import requests
+from app.web import keys, requests
 from app.web.answers import encode
 from app.web.errors import ProblemError
 from app.web.messages import Alive
@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 PATH = "/api/memory-dumps/ws"
 TOO_SLOW = 4008
+LOGIN_ENDED = 4401
 SILENCE_SEC = 5.0
 """The longest: a page cannot see websocket's own pings, and would take a dead connection for a quiet one."""
 _HEARTBEAT_SEC = 20.0
@@ -72,24 +73,30 @@ async def _serve(request: web.Request, socket: web.WebSocketResponse, subscriber
     sending = asyncio.create_task(_send(socket, subscriber), name="feed sends")
     hearing = asyncio.create_task(_hear(socket), name="feed hears")
     losing = asyncio.create_task(subscriber.lost.wait(), name="feed is lost")
+    login_ended = asyncio.Event()
+    request[keys.STAY].on_end(login_ended.set)
+    ending = asyncio.create_task(login_ended.wait(), name="login of a feed ends")
+    tasks = (sending, hearing, losing, ending)
     try:
-        await asyncio.wait({sending, hearing, losing}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (sending, hearing, losing):
+        for task in tasks:
             task.cancel()
-        results = await asyncio.gather(sending, hearing, losing, return_exceptions=True)
-    if subscriber.lost.is_set() or isinstance(results[0], SubscriberLost):
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    if login_ended.is_set():
+        await _close(request, socket, LOGIN_ENDED, b"The login has ended.")
+    elif subscriber.lost.is_set() or isinstance(results[0], SubscriberLost):
         log.warning("subscriber_too_slow", remote=request.remote)
-        await _close(request, socket)
+        await _close(request, socket, TOO_SLOW, b"Too slow; connect again.")
     elif isinstance(results[0], Exception) and not isinstance(results[0], ConnectionError):
         raise results[0]
 
 
-async def _close(request: web.Request, socket: web.WebSocketResponse) -> None:
+async def _close(request: web.Request, socket: web.WebSocketResponse, code: int, why: bytes) -> None:
     """Say why, if it still can be said; then the connection goes, whatever is still unsent."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_CLOSE_SEC):
-            await socket.close(code=TOO_SLOW, message=b"Too slow; connect again.")
+            await socket.close(code=code, message=why)
     if request.transport is not None:
         request.transport.abort()
 

@@ -12,10 +12,11 @@ from aiohttp import web
 from msgspec import Meta
 
 from app.changes import Advance, SubscriberLost
-from app.web import requests
+from app.web import keys, requests
 from app.web.answers import Answer
 from app.web.api import as_json
 from app.web.connection import told_when_gone
+from app.web.errors import login_required
 from app.web.subscriber import FeedQuery, News, Subscriber, subscribe
 
 PATH = "/api/memory-dumps/changes"
@@ -93,10 +94,13 @@ async def _heard(request: web.Request, since: str, topics: frozenset[str], wait_
         request.app[_WAITING].with_one_more(subscriber),
         told_when_gone(request, subscriber.stop),
     ):
+        request[keys.STAY].on_end(subscriber.stop)
         if subscriber.first is not None:
             texts = [subscriber.first]
         else:
             texts = [subscriber.text_of(one) for one in await gathered(subscriber, wait_sec)]
+        if request[keys.STAY].over:
+            raise login_required("The login has ended.")
         return Heard(cursor=subscriber.cursor, messages=tuple(msgspec.Raw(text) for text in texts))
 
 

@@ -198,7 +198,7 @@ ROUTES = (
             "A websocket: first a `Snapshot`, then what changes, as JSON text messages. Each change has its `type`, a `cursor`, "
             "and a member of the name of its type: `vms`, `hypervisor`, `history`, `room`, `job`, `record`, `stats` or `activity`. "
             "A `ProgressMessage` has no cursor; nor has `Alive`, which comes after 5 seconds of silence. "
-            "One that is 1000 changes behind is closed with code 4008."
+            "One that is 1000 changes behind is closed with code 4008, one whose login has ended with 4401."
         ),
         query=subscriber.FeedQuery,
         replies=[Reply(101, "The feed begins.", [messages.Snapshot, messages.ProgressMessage, messages.Alive], content_type=None)],
