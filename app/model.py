@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 from uuid import UUID
+from xml.etree import ElementTree
 
 from app.errors import AmbiguousVm, VmUnknown
 
@@ -41,6 +42,15 @@ def from_rfc3339(text: str) -> datetime:
 # --- domains ------------------------------------------------------------------------------------------------------
 
 
+class Subject(NamedTuple):
+    """What somebody's scope looks at in whatever is about a VM: on which hypervisor it is, its name, and its OpenNebula group,
+    None where it has none."""
+
+    hypervisor: str
+    dom: str
+    group: str | None
+
+
 class DomainState(StrEnum):
     """virDomainState, by libvirt's own words and in its order."""
 
@@ -66,6 +76,11 @@ class Domain:
     memory_bytes: int
     vcpus: int
     hypervisor: str
+    group: str | None = None
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.hypervisor, self.name, self.group)
 
     @property
     def active(self) -> bool:
@@ -100,6 +115,20 @@ def opennebula_vmid(metadata_xml: str) -> str | None:
     return found.group(1) if found else None
 
 
+def opennebula_group(metadata_xml: str) -> str | None:
+    """The name of the OpenNebula group whose VM that is, in the same element: ``<one:vm>…<one:gname>blue</one:gname>…``.
+
+    People choose what else stands there (the VM's name), so it is read as XML, and of the element's own children alone: what
+    looks like a group within a text is none. Two of them, which OpenNebula never writes, are none either.
+    """
+    try:
+        root = ElementTree.fromstring(metadata_xml)  # noqa: S314 - libvirt's own words
+    except ElementTree.ParseError:
+        return None
+    named = [child.text or "" for child in root if child.tag.rpartition("}")[2] == "gname"]
+    return named[0] or None if len(named) == 1 else None
+
+
 OPENNEBULA_NAMESPACE = "http://opennebula.org/xmlns/libvirt/1.0"
 
 
@@ -124,6 +153,7 @@ def domain_of(
         memory_bytes=memory_kib * 1024,
         vcpus=vcpus,
         hypervisor=hypervisor,
+        group=None if metadata_xml is None else opennebula_group(metadata_xml),
     )
 
 
@@ -324,6 +354,13 @@ class Job:
     dump_id: str | None = None
     guest_pause_ms: float | None = None
     warnings: tuple[str, ...] = ()
+    hypervisor: str = ""
+    group: str | None = None
+
+    @property
+    def subject(self) -> Subject:
+        """Of its VM, as that was when it was asked for."""
+        return Subject(self.hypervisor, self.dom, self.group)
 
     def step(self, phase: Phase, at: datetime, *, error: Fault | None = None) -> Self:
         """The job, one phase on. Raises ``ValueError`` for a step that ``may_follow`` forbids."""
@@ -420,7 +457,12 @@ class Manifest:
     versions: Versions
     warnings: tuple[str, ...] = field(default=())
     audit_head: str | None = None
+    group: str | None = None
     domain_xml: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.hypervisor, self.dom, self.group)
 
 
 MOST_BYTES = 2**43

@@ -37,7 +37,7 @@ class Scope:
         return (
             (not self.hypervisors or hypervisor in self.hypervisors)
             and (not self.vms or any(fnmatchcase(dom, pattern) for pattern in self.vms))
-            and (not self.groups or group in self.groups)
+            and (not self.groups or (bool(group) and group in self.groups))
         )
 
     def within(self, other: Scope) -> bool:

@@ -14,7 +14,7 @@ from app.errors import StateDamaged, StateError, StateUnwritable
 
 T = TypeVar("T")
 
-FORMAT = 2
+FORMAT = 3
 """``PRAGMA user_version`` of the file. Raise it when an older version must not write the file any more, and bring a
 ``Migration`` from the one before."""
 
@@ -57,8 +57,8 @@ def connect(file: Path, schemas: tuple[str, ...], migrate: Migration | None, bus
         try:
             _use_wal(connection, busy_sec)
             connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA foreign_keys=ON")
             _lay_out(connection, file, schemas, migrate)
+            connection.execute("PRAGMA foreign_keys=ON")  # from now on: a table that others refer to can only be replaced without
         except BaseException:
             connection.close()
             raise

@@ -30,23 +30,27 @@ _DOMAIN = """<domain type="test" xmlns:test="http://libvirt.org/schemas/domain/t
   <name>{name}</name><uuid>{uuid}</uuid><memory unit="MiB">{memory_mib}</memory><vcpu>{vcpus}</vcpu><os><type>hvm</type></os>
   {metadata}<test:runstate>{state}</test:runstate>
 </domain>"""
-_METADATA = '<metadata><one:vm xmlns:one="http://opennebula.org/xmlns/libvirt/1.0"><one:vmid>{vmid}</one:vmid></one:vm></metadata>'
+_METADATA = '<metadata><one:vm xmlns:one="http://opennebula.org/xmlns/libvirt/1.0">{members}</one:vm></metadata>'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vm:
-    """A domain of the test driver. ``opennebula`` is the VM id in its metadata."""
+    """A domain of the test driver. ``opennebula`` is the VM id in its metadata, ``group`` its group there."""
 
     name: str
     uuid: str
     state: int = RUNNING
     opennebula: str | None = None
+    group: str | None = None
     memory_mib: int = 64
     vcpus: int = 1
 
     def xml(self) -> str:
         """As libvirt reads it."""
-        metadata = _METADATA.format(vmid=self.opennebula) if self.opennebula else ""
+        members = "".join(
+            f"<one:{tag}>{text}</one:{tag}>" for tag, text in (("vmid", self.opennebula), ("gname", self.group)) if text
+        )
+        metadata = _METADATA.format(members=members) if members else ""
         return _DOMAIN.format(
             name=self.name, uuid=self.uuid, memory_mib=self.memory_mib, vcpus=self.vcpus, metadata=metadata, state=self.state
         )

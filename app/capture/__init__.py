@@ -83,6 +83,7 @@ def _manifest(under_way: UnderWay, taken: Taken, image: Image, path: Path) -> Ma
         vmid=domain.vmid,
         uuid=domain.uuid,
         hypervisor=connection.hostname,
+        group=domain.group,
         uri=connection.uri,
         mode=taken.way,
         format="raw" if taken.way == "plain" else "elf",

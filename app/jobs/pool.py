@@ -268,6 +268,8 @@ def _trigger(domains: Sequence[Domain], wish: Wish) -> Trigger:
             wish=wish,
             phase=Phase.QUEUED,
             requested_at=at,
+            hypervisor=domain.hypervisor,
+            group=domain.group,
         )
         for domain in domains
     )

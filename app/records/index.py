@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
-from app.model import DayStats, DumpRecord, Manifest, Stats, VmStats
-from app.records import totals
+from app.model import DayStats, DumpRecord, Manifest, Stats, Subject, VmStats
+from app.records import scoped, totals
+from app.records.covered import Covered, CoveredVms, narrowed
 from app.records.schema import SCHEMA as SCHEMA
 from app.records.schema import add_to as add_to
 from app.records.schema import migrate as migrate
 from app.records.search import Filters, Order, Position, Row, count, few, part, walk
+from app.scope import WHOLE, Scope
 from app.state import State
 
 MOST_NEWS = 1000
@@ -35,10 +38,14 @@ class Page:
 
 
 class RecordIndex:
-    """Every query over records. Records in lists have no ``domain_xml``; ``get`` gives it. All raise ``StateError``."""
+    """Every query over records. Records in lists have no ``domain_xml``; ``get`` gives it. All raise ``StateError``.
+
+    A question with a ``scope`` is answered as if there were no records but those that it covers.
+    """
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._covered = CoveredVms()
 
     async def add(self, manifest: Manifest) -> bool:
         """Keep the record of ``manifest``, durably. False, and nothing changes, if its ``dump_id`` is known already."""
@@ -54,12 +61,7 @@ class RecordIndex:
         """``limit`` of the records that match, in the order of their timestamps, from ``offset`` or just behind ``after`` on."""
 
         def work(connection: sqlite3.Connection) -> Page:
-            matches = few(connection, filters)
-            if matches is not None:
-                rows, found = part(matches, order, limit + 1, offset, after), len(matches)
-            else:
-                rows = walk(connection, filters, order, limit + 1, offset, after)
-                found = count(connection, filters)
+            rows, found = self._found(connection, filters, order, limit + 1, offset, after)
             shown = rows[:limit]
             return Page(
                 records=tuple(msgspec.Raw(text) for text in _manifests(connection, shown)),
@@ -69,9 +71,33 @@ class RecordIndex:
 
         return await self._state.read(work, slow=bool(filters.q))
 
+    def _found(
+        self, connection: sqlite3.Connection, filters: Filters, order: Order, limit: int, offset: int, after: Position | None
+    ) -> tuple[Sequence[Row], int]:
+        """A page's rows, and how many there are in all."""
+        covered = self._of(connection, filters)
+        if covered is not None:
+            rows = scoped.walk(connection, covered, filters, order, limit, offset, after)
+            return rows, scoped.count(connection, covered, filters)
+        matches = few(connection, filters)
+        if matches is not None:
+            return part(matches, order, limit, offset, after), len(matches)
+        return walk(connection, filters, order, limit, offset, after), count(connection, filters)
+
+    def _of(self, connection: sqlite3.Connection, filters: Filters) -> Covered | None:
+        """What the scope covers, of this name and vmid; None for the whole."""
+        covered = self._covered.of(connection, filters.scope)
+        return narrowed(connection, covered, filters.dom, filters.vmid) if covered is not None else None
+
     async def chunks(self, filters: Filters, order: Order = "desc") -> AsyncIterator[tuple[DumpRecord, ...]]:
         """All records that match, some thousand at a time. Between two of them nothing is held, and records that are added
         meanwhile may or may not be among them."""
+        chunks = self._chunks(filters, order) if filters.scope.whole else self._covered_chunks(filters, order)
+        async with contextlib.aclosing(chunks):
+            async for records in chunks:
+                yield records
+
+    async def _chunks(self, filters: Filters, order: Order) -> AsyncGenerator[tuple[DumpRecord, ...]]:
         matches = await self._state.read(lambda connection: few(connection, filters), slow=True)
         after: Position | None = None
         while True:
@@ -90,35 +116,59 @@ class RecordIndex:
                 return
             after = Position(*rows[-1][:2])
 
-    async def get(self, dump_id: str) -> DumpRecord | None:
+    async def _covered_chunks(self, filters: Filters, order: Order) -> AsyncGenerator[tuple[DumpRecord, ...]]:
+        def find(connection: sqlite3.Connection) -> Sequence[int]:
+            covered = self._of(connection, filters)
+            return scoped.matches(connection, covered, filters, order) if covered is not None else ()
+
+        numbers = await self._state.read(find, slow=True)
+        for place in range(0, len(numbers), CHUNK):
+            some = numbers[place : place + CHUNK]
+            yield await self._state.read(
+                lambda connection, some=some: _decoded(_manifests_of(connection, some)),  # type: ignore[misc]
+                slow=True,
+            )
+
+    async def get(self, dump_id: str, scope: Scope = WHOLE) -> DumpRecord | None:
         """The whole manifest of one dump."""
 
         def work(connection: sqlite3.Connection) -> DumpRecord | None:
-            found = connection.execute(
-                "SELECT manifest, coalesce(domain_xml, '') FROM records JOIN manifests USING (number) "
-                "LEFT JOIN domain_xmls USING (number) WHERE dump_id = ?",
-                (dump_id,),
+            covered = self._covered.of(connection, scope)
+            found = connection.execute("SELECT number, vm FROM records WHERE dump_id = ?", (dump_id,)).fetchone()
+            if found is None or (covered is not None and found[1] not in covered.vms):
+                return None
+            manifest, domain_xml = connection.execute(
+                "SELECT manifest, coalesce(domain_xml, '') FROM manifests LEFT JOIN domain_xmls USING (number) WHERE number = ?",
+                found[:1],
             ).fetchone()
-            return replace(_decoder.decode(found[0]), domain_xml=found[1]) if found else None
+            return replace(_decoder.decode(manifest), domain_xml=domain_xml)
 
         return await self._state.read(work)
 
-    async def stats(self) -> Stats:
+    async def stats(self, scope: Scope = WHOLE) -> Stats:
         """Totals over all records."""
-        return await self._state.read(totals.stats)
+        return await self._state.read(lambda connection: totals.stats(connection, self._covered.of(connection, scope)))
 
-    async def stats_by_vm(self, since: str | None = None, until: str | None = None) -> tuple[VmStats, ...]:
+    async def stats_by_vm(self, since: str | None = None, until: str | None = None, scope: Scope = WHOLE) -> tuple[VmStats, ...]:
         """Totals of each VM that has records from ``since`` on and before ``until``, by name."""
-        return await self._state.read(lambda connection: totals.by_vm(connection, since, until))
+        return await self._state.read(
+            lambda connection: totals.by_vm(connection, since, until, self._covered.of(connection, scope))
+        )
 
-    async def stats_by_day(self, since: str | None = None, until: str | None = None) -> tuple[DayStats, ...]:
+    async def stats_by_day(self, since: str | None = None, until: str | None = None, scope: Scope = WHOLE) -> tuple[DayStats, ...]:
         """Totals of each day that has records from ``since`` on and before ``until``, oldest first."""
-        return await self._state.read(lambda connection: totals.by_day(connection, since, until))
+        return await self._state.read(
+            lambda connection: totals.by_day(connection, since, until, self._covered.of(connection, scope))
+        )
 
-    async def last_dumps(self) -> dict[str, str]:
-        """The timestamp of the newest record of each VM that has a uuid, by that."""
-        question = "SELECT uuid, max(newest) FROM vms WHERE uuid <> '' GROUP BY uuid"
-        return await self._state.read(lambda connection: dict(connection.execute(question).fetchall()))
+    async def last_dumps(self) -> dict[str, dict[Subject, str]]:
+        """The timestamp of the newest record of each VM that has a uuid, by that, and by what it was for a scope then."""
+        question = "SELECT uuid, hypervisor, dom, one_group, max(newest) FROM vms WHERE uuid <> '' GROUP BY 1, 2, 3, 4"
+        rows = await self._state.read(lambda connection: connection.execute(question).fetchall())
+        found: dict[str, dict[Subject, str]] = {}
+        for uuid, hypervisor, dom, group, newest in rows:
+            found.setdefault(uuid, {})[Subject(hypervisor, dom, group or None)] = newest
+        return found
 
     async def newest(self) -> int:
         """The number of the newest record, 0 if there is none."""
@@ -141,9 +191,12 @@ class RecordIndex:
 
 
 def _manifests(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:
+    return _manifests_of(connection, [number for _, _, number in rows])
+
+
+def _manifests_of(connection: sqlite3.Connection, numbers: Iterable[int]) -> list[str]:
     question = "SELECT manifest FROM json_each(?) AS wanted CROSS JOIN manifests ON number = wanted.value"
-    numbers = json.dumps([number for _, _, number in rows])
-    return [manifest for (manifest,) in connection.execute(question, (numbers,))]
+    return [manifest for (manifest,) in connection.execute(question, (json.dumps(list(numbers)),))]
 
 
 def _decoded(texts: Iterable[str]) -> tuple[DumpRecord, ...]:

@@ -108,6 +108,7 @@ def point_of(record: Manifest) -> Point:
         "versions_qemu": record.versions.qemu,
         "warnings": msgspec.json.encode(record.warnings).decode(),
         "audit_head": record.audit_head,
+        "group": record.group,
     }
     fields = {name: value for name, value in values.items() if value is not None}
     for name, value in fields.items():
@@ -215,6 +216,7 @@ def record_of(row: Mapping[str, object]) -> Manifest:
         ),
         warnings=columns.json("warnings", tuple[str, ...], () if dump_id else (UNKNOWN,)),
         audit_head=columns.text_or_none("audit_head"),
+        group=columns.text_or_none("group"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The tables of the index, how a record comes into them, and how those of format 1 become them.
+"""The tables of the index, how a record comes into them, and how those of earlier formats become them.
 
 Everything that is asked for often is kept ready when a record is added: its place in each order, the JSON that lists show,
 the totals by VM and day. A question costs what its answer is long, not what the index holds.
@@ -17,19 +17,22 @@ from app.records.pieces import as_characters, haystack_of
 from app.statefile import run_script
 
 SCHEMA = """
--- A VM as it was when it was dumped; one that was renamed, or got another vmid, has several rows. A search looks for names
--- here, where each stands once, and in the haystack of a record for its hashes and path.
+-- A VM as it was when it was dumped; one that was renamed, moved, or got another vmid or group ('' is none), has several rows.
+-- A search looks for names here, where each stands once, and in the haystack of a record for its hashes and path. Rows are only
+-- added, and what a scope looks at in them never changes (covered.py).
 CREATE TABLE IF NOT EXISTS vms (
     vm INTEGER PRIMARY KEY,
     uuid TEXT NOT NULL,
     dom TEXT NOT NULL,
     vmid TEXT NOT NULL,
+    hypervisor TEXT NOT NULL,
+    one_group TEXT NOT NULL,
     dumps INTEGER NOT NULL DEFAULT 0,
     size_bytes INTEGER NOT NULL DEFAULT 0,
     duration_sec REAL NOT NULL DEFAULT 0.0,
     newest TEXT NOT NULL DEFAULT '',
     haystack BLOB NOT NULL,
-    UNIQUE (uuid, dom, vmid)
+    UNIQUE (uuid, dom, vmid, hypervisor, one_group)
 ) STRICT;
 
 -- AUTOINCREMENT: a number is never given twice, so "what came after number n" misses nothing. Writers take turns, so
@@ -130,7 +133,7 @@ def _insert(connection: sqlite3.Connection, manifest: Manifest, number: int | No
         number,
         manifest.dump_id,
         manifest.timestamp,
-        _vm(connection, manifest.uuid, manifest.dom, manifest.vmid),
+        _vm(connection, manifest.uuid, manifest.dom, manifest.vmid, manifest.hypervisor, manifest.group or ""),
         manifest.dom,
         manifest.vmid,
         manifest.gzip_size_bytes,
@@ -148,10 +151,11 @@ def _insert(connection: sqlite3.Connection, manifest: Manifest, number: int | No
 
 
 def _vm(connection: sqlite3.Connection, *key: str) -> int:
-    find = "SELECT vm FROM vms WHERE (uuid, dom, vmid) = (?, ?, ?)"
+    find = "SELECT vm FROM vms WHERE (uuid, dom, vmid, hypervisor, one_group) = (?, ?, ?, ?, ?)"
     found = connection.execute(find, key).fetchone()
     if found is None:
-        connection.execute("INSERT INTO vms (uuid, dom, vmid, haystack) VALUES (?, ?, ?, ?)", (*key, haystack_of(*key)))
+        add = "INSERT INTO vms (uuid, dom, vmid, hypervisor, one_group, haystack) VALUES (?, ?, ?, ?, ?, ?)"
+        connection.execute(add, (*key, haystack_of(*key[:3])))
         found = connection.execute(find, key).fetchone()
     return int(found[0])
 
@@ -169,9 +173,19 @@ def _index_trigrams(connection: sqlite3.Connection, reach: int) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Make the tables of format 1 those of format 2, within the transaction that is open; numbers stay as they are."""
-    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'recorded_vms'").fetchone() is None:
-        return  # it never had an index
+    """Make the tables of an earlier format those of this one, within the transaction that is open; numbers stay as they are.
+
+    What is there tells which format that is: it may never have had an index.
+    """
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'recorded_vms'").fetchone() is not None:
+        _migrate_from_1(connection)
+        return
+    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('vms')")}
+    if columns and "hypervisor" not in columns:
+        _migrate_from_2(connection)
+
+
+def _migrate_from_1(connection: sqlite3.Connection) -> None:
     run_script(connection, _MOVE_ASIDE)
     run_script(connection, SCHEMA)
     old = "SELECT number, dump_id, manifest, domain_xml FROM records_1 JOIN manifests_1 USING (number) ORDER BY number"
@@ -186,10 +200,54 @@ def migrate(connection: sqlite3.Connection) -> None:
     run_script(connection, "DROP TABLE manifests_1; DROP TABLE records_1;")
 
 
+def _migrate_from_2(connection: sqlite3.Connection) -> None:
+    """Tell VMs apart by their hypervisor, too. A group is in no record yet. A VM that was dumped on one hypervisor alone, as nearly
+    all were, keeps its number and its totals; of one that was on several each but the first gets its own."""
+    by_place = connection.execute(_BY_PLACE).fetchall()
+    names = {vm: key for vm, *key in connection.execute("SELECT vm, uuid, dom, vmid, haystack FROM vms")}
+    run_script(connection, "DROP TRIGGER records_total; DROP TABLE vms;")
+    run_script(connection, SCHEMA)
+    kept: set[int] = set()
+    split: set[int] = set()
+    last = max(names, default=0)
+    for old, hypervisor, *totals in by_place:
+        last += old in kept
+        vm = last if old in kept else old
+        kept.add(old)
+        connection.execute(_ADD_VM, (vm, *names[old], hypervisor, *totals))
+        if vm != old:
+            connection.execute(_MOVE, (vm, old, hypervisor))
+            split |= {old, vm}
+    for vm in split:
+        connection.execute("DELETE FROM spans WHERE vm = ?", (vm,))
+        connection.execute(_ADD_UP, (vm,))
+
+
 _MOVE_ASIDE = """
 DROP TRIGGER records_count;
 DROP INDEX records_newest_first;
 DROP TABLE recorded_vms;
 ALTER TABLE records RENAME TO records_1;
 ALTER TABLE manifests RENAME TO manifests_1;
+"""
+
+_HYPERVISOR = "CASE WHEN json_valid(manifest) THEN coalesce(json_extract(manifest, '$.hypervisor'), '') ELSE '' END"
+_BY_PLACE = f"""
+SELECT vm, {_HYPERVISOR} AS hypervisor, count(*), sum(size_bytes), sum(duration_sec), max(timestamp)
+FROM records JOIN manifests USING (number) GROUP BY 1, 2 ORDER BY 1, min(number)
+"""
+_ADD_VM = """
+INSERT INTO vms (vm, uuid, dom, vmid, haystack, hypervisor, one_group, dumps, size_bytes, duration_sec, newest)
+VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?)
+"""
+_MOVE = f"""
+UPDATE records SET vm = ?
+WHERE number IN (SELECT number FROM records JOIN manifests USING (number) WHERE vm = ? AND {_HYPERVISOR} = ?)
+"""
+_ADD_UP = """
+INSERT INTO spans SELECT
+    vm, width, substr(timestamp, 1, width),
+    count(*), sum(size_bytes), sum(duration_sec), sum(pause_ms), max(pause_ms), max(timestamp)
+FROM records INDEXED BY records_by_vm CROSS JOIN (SELECT column1 AS width FROM (VALUES (7), (10)))
+WHERE vm = ? GROUP BY 1, 2, 3
 """

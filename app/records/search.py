@@ -17,6 +17,7 @@ from typing import Literal
 
 from app.records.pieces import TRIGRAM, needle_of, trigrams_match
 from app.records.totals import count_without_piece, index_for, skip
+from app.scope import WHOLE, Scope
 
 Order = Literal["desc", "asc"]
 
@@ -32,13 +33,14 @@ _BEHIND = "FROM records WHERE number > (SELECT indexed_to FROM trigrams_reach) A
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """What a record has to be. ``q`` is a part of its name, vmid, uuid, hashes or path, ASCII in any case, otherwise literal;
-    ``since`` and ``until`` (exclusive) are texts as in manifests."""
+    ``since`` and ``until`` (exclusive) are texts as in manifests. With a ``scope`` that is not the whole, see ``scoped``."""
 
     q: str | None = None
     since: str | None = None
     until: str | None = None
     dom: str | None = None
     vmid: str | None = None
+    scope: Scope = WHOLE
 
 
 @dataclass(frozen=True, slots=True)

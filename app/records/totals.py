@@ -8,30 +8,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.model import DayStats, Stats, VmStats
+from app.records.covered import RECORDS, SPANS, VMS, Covered
 
-_MONTH, _DAY = 7, 10
+MONTH, DAY = 7, 10
 """Characters of a timestamp that are its month and its day."""
-_END = "\U0010ffff"
+END = "\U0010ffff"
 """Behind a month or day: after all timestamps in it, before the next one."""
 
 _STATS = """
 SELECT coalesce(sum(dumps), 0), coalesce(sum(size_bytes), 0), coalesce(sum(duration_sec) / sum(dumps), 0.0), max(newest)
-FROM vms
+FROM {vms}
 """
 # A VM is its uuid; where a record has none, its (dom, vmid).
 _COUNT_VMS = """
-SELECT (SELECT count(DISTINCT uuid) FROM vms WHERE uuid <> '') + (SELECT count(*) FROM vms WHERE uuid = '')
+SELECT (SELECT count(DISTINCT uuid) FROM {vms} WHERE uuid <> '')
+    + (SELECT count(*) FROM (SELECT DISTINCT dom, vmid FROM {vms} WHERE uuid = ''))
 """
 _SUMS = "sum(spans.dumps), sum(spans.size_bytes), sum(spans.duration_sec), sum(pause_ms), max(longest_pause_ms), max(spans.newest)"
 _SUMS_OF_RECORDS = "count(*), sum(size_bytes), sum(duration_sec), sum(pause_ms), max(pause_ms), max(timestamp)"
 
 
-def stats(connection: sqlite3.Connection) -> Stats:
+def stats(connection: sqlite3.Connection, covered: Covered | None) -> Stats:
     """Totals over all records."""
-    dumps, size_bytes, average_sec, newest = connection.execute(_STATS).fetchone()
+    vms, values = ("vms", []) if covered is None else (VMS, [covered.numbers])
+    dumps, size_bytes, average_sec, newest = connection.execute(_STATS.format(vms=vms), values).fetchone()
     return Stats(
         total_dumps=dumps,
-        total_vms=connection.execute(_COUNT_VMS).fetchone()[0],
+        total_vms=connection.execute(_COUNT_VMS.format(vms=vms), values * 2).fetchone()[0],
         total_size_bytes=size_bytes,
         avg_duration_sec=average_sec,
         last_dump=newest,
@@ -39,7 +42,7 @@ def stats(connection: sqlite3.Connection) -> Stats:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """Of a range of timestamps the months or days from ``low`` on and before ``high``, or, if ``width`` is None, records."""
 
     width: int | None
@@ -47,21 +50,21 @@ class _Part:
     high: str
 
 
-def _parts(since: str | None, until: str | None, *widths: int) -> list[_Part]:
+def parts_of(since: str | None, until: str | None, *widths: int) -> list[Part]:
     """A range as whole spans of these widths, where there are such, and what is left at both ends."""
-    return _split(since or "", until or _END, widths)
+    return _split(since or "", until or END, widths)
 
 
-def _split(low: str, high: str, widths: tuple[int, ...]) -> list[_Part]:
+def _split(low: str, high: str, widths: tuple[int, ...]) -> list[Part]:
     if low >= high:
         return []
     if not widths:
-        return [_Part(None, low, high)]
+        return [Part(None, low, high)]
     width, *finer = widths
-    first, end = low[:width] + _END if low else "", high[:width]
+    first, end = low if len(low) <= width else low[:width] + END, high[:width]
     if first > end:
         return _split(low, high, tuple(finer))
-    return [*_split(low, first, tuple(finer)), _Part(width, first, end), *_split(end, high, tuple(finer))]
+    return [*_split(low, first, tuple(finer)), Part(width, first, end), *_split(end, high, tuple(finer))]
 
 
 def index_for(dom: str | None, vmid: str | None) -> str:
@@ -90,7 +93,7 @@ def count_without_piece(
             else f"sum(spans.dumps), 0) FROM {spans} AND width = {part.width} AND span >= ? AND span < ?",
             (*values, part.low, part.high),
         )
-        for part in _parts(since, until, _MONTH, _DAY)
+        for part in parts_of(since, until, MONTH, DAY)
     )
 
 
@@ -102,9 +105,9 @@ def skip(
     connection: sqlite3.Connection, since: str | None, until: str | None, *, newest_first: bool, offset: int
 ) -> tuple[str | None, str | None, int]:
     """The same bounds and offset, without the days that the offset skips whole."""
-    parts = _parts(since, until, _DAY)
+    parts = parts_of(since, until, DAY)
     for part in reversed(parts) if newest_first else parts:
-        question = f"SELECT span, dumps FROM spans WHERE vm = 0 AND width = {_DAY} AND span >= ? AND span < ? ORDER BY span"
+        question = f"SELECT span, dumps FROM spans WHERE vm = 0 AND width = {DAY} AND span >= ? AND span < ? ORDER BY span"
         spans = connection.execute(question, (part.low, part.high)).fetchall() if part.width is not None else []
         if part.width is None:
             spans = [(part.low, count_without_piece(connection, part.low, part.high, None, None))]
@@ -115,7 +118,7 @@ def skip(
             if newest_first:
                 until = span
             else:
-                since = part.high if part.width is None else span + _END
+                since = part.high if part.width is None else span + END
     return since, until, offset
 
 
@@ -139,10 +142,11 @@ class _Sum:
         self.newest = max(self.newest, newest)
 
 
-def by_vm(connection: sqlite3.Connection, since: str | None, until: str | None) -> tuple[VmStats, ...]:
+def by_vm(connection: sqlite3.Connection, since: str | None, until: str | None, covered: Covered | None) -> tuple[VmStats, ...]:
     """Totals of each VM that has records from ``since`` on and before ``until``, by name; the names are its newest."""
-    by_span = f"SELECT vm, {_SUMS} FROM vms CROSS JOIN spans USING (vm) WHERE width = ? AND span >= ? AND span < ? GROUP BY vm"
-    rows = _rows(connection, _parts(since, until, _MONTH, _DAY), by_span, "vm")
+    spans = "vms CROSS JOIN spans USING (vm)" if covered is None else SPANS
+    by_span = f"SELECT vm, {_SUMS} FROM {spans} WHERE width = ? AND span >= ? AND span < ? GROUP BY vm"
+    rows = _rows(connection, parts_of(since, until, MONTH, DAY), by_span, "vm", covered)
     vms = {vm: key for vm, *key in connection.execute("SELECT vm, uuid, dom, vmid FROM vms")}
     sums: dict[tuple[str, ...], _Sum] = {}
     names: dict[tuple[str, ...], tuple[str, str, str]] = {}
@@ -169,10 +173,11 @@ def by_vm(connection: sqlite3.Connection, since: str | None, until: str | None) 
     return tuple(sorted(found, key=lambda vm: (vm.dom, vm.vmid, vm.uuid)))
 
 
-def by_day(connection: sqlite3.Connection, since: str | None, until: str | None) -> tuple[DayStats, ...]:
+def by_day(connection: sqlite3.Connection, since: str | None, until: str | None, covered: Covered | None) -> tuple[DayStats, ...]:
     """Totals of each day (UTC) that has records from ``since`` on and before ``until``, oldest first."""
-    by_span = f"SELECT span, {_SUMS} FROM spans WHERE vm = 0 AND width = ? AND span >= ? AND span < ? GROUP BY span"
-    rows = _rows(connection, _parts(since, until, _DAY), by_span, f"substr(timestamp, 1, {_DAY})")
+    spans = "spans WHERE vm = 0" if covered is None else f"{SPANS} WHERE true"
+    by_span = f"SELECT span, {_SUMS} FROM {spans} AND width = ? AND span >= ? AND span < ? GROUP BY span"
+    rows = _rows(connection, parts_of(since, until, DAY), by_span, f"substr(timestamp, 1, {DAY})", covered)
     sums: dict[str, _Sum] = {}
     for day, *values in rows:
         sums.setdefault(day, _Sum()).add(*values)
@@ -190,16 +195,16 @@ def by_day(connection: sqlite3.Connection, since: str | None, until: str | None)
     )
 
 
-def _rows(connection: sqlite3.Connection, parts: Sequence[_Part], by_span: str, key: str) -> list[tuple[Any, ...]]:
+def _rows(
+    connection: sqlite3.Connection, parts: Sequence[Part], by_span: str, key: str, covered: Covered | None
+) -> list[tuple[Any, ...]]:
     """A key, perhaps several times, and totals."""
-    by_record = (
-        f"SELECT {key}, {_SUMS_OF_RECORDS} FROM records INDEXED BY records_by_time "
-        "WHERE timestamp >= ? AND timestamp < ? GROUP BY 1"
-    )
+    records, values = ("records INDEXED BY records_by_time", ()) if covered is None else (RECORDS, (covered.numbers,))
+    by_record = f"SELECT {key}, {_SUMS_OF_RECORDS} FROM {records} WHERE timestamp >= ? AND timestamp < ? GROUP BY 1"
     rows: list[tuple[Any, ...]] = []
     for part in parts:
         if part.width is None:
-            rows += connection.execute(by_record, (part.low, part.high))
+            rows += connection.execute(by_record, (*values, part.low, part.high))
         else:
-            rows += connection.execute(by_span, (part.width, part.low, part.high))
+            rows += connection.execute(by_span, (*values, part.width, part.low, part.high))
     return rows

@@ -6,7 +6,7 @@ import { bytes, duration, fixed } from "./format.js";
 export const NONE = "–";
 export const UNKNOWN = "not known";
 
-const AS_THEY_ARE = ["dump_id", "dom", "vmid", "uuid", "hypervisor", "uri", "sha256", "stored_sha256", "dump_path", "operator", "reason", "case", "audit_head", "domain_xml"];
+const AS_THEY_ARE = ["dump_id", "dom", "vmid", "uuid", "hypervisor", "group", "uri", "sha256", "stored_sha256", "dump_path", "operator", "reason", "case", "audit_head", "domain_xml"];
 const UNPACK = { gzip: "zcat", zstd: "zstdcat", lz4: "lz4 -dc" };
 const PLAIN_WORD = /^[A-Za-z0-9_@%+=:,./-]+$/;
 const UNSEEN = /[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;

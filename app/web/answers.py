@@ -63,6 +63,7 @@ class Record(Answer, frozen=True, kw_only=True):
     audit_head: Annotated[
         str | None, Meta(description="The last entry of the audit trail when the capture began: number, colon, hash.")
     ] = None
+    group: Annotated[str | None, Meta(description="The VM's OpenNebula group; null where it has none.")] = None
 
     @classmethod
     def of(cls, manifest: model.Manifest) -> Self:
@@ -231,6 +232,7 @@ class Vm(Answer, frozen=True, kw_only=True):
     memory_bytes: int
     vcpus: int
     hypervisor: str
+    group: Annotated[str | None, Meta(description="Its OpenNebula group; null where it has none.")] = None
     last_dump: Moment | None
     alarm: Annotated[str | None, Meta(description="A sentence while it stands still since a dump and could not be resumed.")]
 
@@ -246,6 +248,7 @@ class Vm(Answer, frozen=True, kw_only=True):
             memory_bytes=domain.memory_bytes,
             vcpus=domain.vcpus,
             hypervisor=domain.hypervisor,
+            group=domain.group,
             last_dump=sighting.last_dump,
             alarm=sighting.alarm,
         )

@@ -20,7 +20,7 @@ NONE = "–"
 UNKNOWN = "not known"
 
 _AS_THEY_ARE = (
-    *("dump_id", "dom", "vmid", "uuid", "hypervisor", "uri", "sha256", "stored_sha256", "dump_path"),
+    *("dump_id", "dom", "vmid", "uuid", "hypervisor", "group", "uri", "sha256", "stored_sha256", "dump_path"),
     *("operator", "reason", "case", "audit_head", "domain_xml"),
 )
 _UNPACK = {"gzip": "zcat", "zstd": "zstdcat", "lz4": "lz4 -dc"}

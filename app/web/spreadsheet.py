@@ -50,6 +50,7 @@ COLUMNS: Sequence[tuple[str, Callable[[DumpRecord], _Value]]] = (
     ("versions.qemu", lambda of: _text(of.versions.qemu)),
     ("warnings", lambda of: _text("\n".join(of.warnings))),
     ("audit_head", lambda of: _text(of.audit_head)),
+    ("group", lambda of: _text(of.group)),
 )
 """The names of a record, flat."""
 

@@ -14,7 +14,7 @@ from tests.service import Service, running_service
 ALPHA = Vm(name="alpha", uuid=numbered_uuid(1))  # libvirt ID 1
 BETA = Vm(name="beta", uuid=numbered_uuid(2), state=PAUSED, memory_mib=96, vcpus=2)  # libvirt ID 2
 ONE = Vm(name="one-42", uuid=numbered_uuid(3))  # libvirt ID 3, vmid 42
-NEBULA = Vm(name="one-43", uuid=numbered_uuid(4), opennebula="777")  # libvirt ID 4, vmid 777
+NEBULA = Vm(name="one-43", uuid=numbered_uuid(4), opennebula="777", group="blue")  # libvirt ID 4, vmid 777
 TWIN_A = Vm(name="twin-a", uuid=numbered_uuid(5), opennebula="500")  # libvirt ID 5, vmid 500
 TWIN_B = Vm(name="twin-b", uuid=numbered_uuid(6), opennebula="500")  # libvirt ID 6, vmid 500
 OFF = Vm(name="off", uuid=numbered_uuid(7), state=SHUTOFF)  # no libvirt ID, no vmid

@@ -19,7 +19,7 @@ RECORD = [
     "dump_id", "timestamp", "dom", "vmid", "uuid", "hypervisor", "uri", "mode", "format", "captured_at", "guest_pause_ms",
     "guest_pauses_ms", "duration_sec", "raw_size_bytes", "sha256", "gzip_size_bytes", "stored_sha256", "compression", "ctime",
     "mtime", "atime", "dump_path", "operator", "reason", "case", "versions", "warnings",
-    "audit_head",
+    "audit_head", "group",
 ]  # fmt: skip
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
@@ -59,7 +59,8 @@ async def test_live_vms_shows_every_vm_running_or_not(api: Api) -> None:
     vms = {vm["uuid"]: vm for vm in answer["vms"]}
     assert vms.keys() == {vm.uuid for vm in VMS}
     for vm in answer["vms"]:
-        assert list(vm) == ["id", "vmid", "name", "uuid", "state", "memory_bytes", "vcpus", "hypervisor", "last_dump", "alarm"]
+        assert list(vm)[:8] == ["id", "vmid", "name", "uuid", "state", "memory_bytes", "vcpus", "hypervisor"]
+        assert list(vm)[8:] == ["group", "last_dump", "alarm"]
         assert vm["hypervisor"]
     shapes = {uuid: (vm["id"], vm["vmid"], vm["name"], vm["state"]) for uuid, vm in vms.items()}
     assert shapes[ALPHA.uuid] == (1, "1", "alpha", "running")
@@ -68,6 +69,7 @@ async def test_live_vms_shows_every_vm_running_or_not(api: Api) -> None:
     assert shapes[NEBULA.uuid] == (4, "777", "one-43", "running")
     assert shapes[OFF.uuid] == (None, "", "off", "shutoff")
     assert shapes[OFF_ONE.uuid] == (None, "99", "one-99", "shutoff")
+    assert (vms[NEBULA.uuid]["group"], vms[ONE.uuid]["group"]) == ("blue", None)
     assert (vms[BETA.uuid]["memory_bytes"], vms[BETA.uuid]["vcpus"]) == (96 << 20, 2)
     assert all(vm["id"] is None for vm in answer["vms"] if vm["state"] == "shutoff")
     assert vms[NAMED_UUID.uuid]["last_dump"] is None
@@ -132,6 +134,7 @@ async def test_a_record_has_the_manifests_names_and_the_whole_manifest_is_one_re
     assert {**newest, "domain_xml": whole["domain_xml"]} == whole
     assert "<name>one-43</name>" in whole["domain_xml"]
     assert (whole["dump_id"], whole["vmid"], whole["uuid"]) == (job["dump_id"], "777", NEBULA.uuid)
+    assert whole["group"] == "blue"
     assert (whole["mode"], whole["format"]) == ("plain", "raw")  # what the test driver can
 
 

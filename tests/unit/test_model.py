@@ -21,12 +21,14 @@ from app.model import (
     Job,
     Outcome,
     Phase,
+    Subject,
     Wish,
     domain_of,
     domain_state,
     find_domain,
     from_rfc3339,
     may_follow,
+    opennebula_group,
     opennebula_vmid,
     outcome_of,
     rfc3339,
@@ -189,6 +191,29 @@ def test_opennebulas_id_is_read_from_its_metadata(xml: str, vmid: str | None) ->
     assert opennebula_vmid(xml) == vmid
 
 
+NAMESPACE = 'xmlns:one="http://opennebula.org/xmlns/libvirt/1.0"'
+
+
+@pytest.mark.parametrize(
+    ("xml", "group"),
+    [
+        (f"<one:vm {NAMESPACE}><one:uname>ann</one:uname><one:gname>blue</one:gname><one:gid>104</one:gid></one:vm>", "blue"),
+        ("<vm><gname>blue &amp; red</gname></vm>", "blue & red"),  # as libvirt gives it
+        ("<vm><gname><![CDATA[blue]]></gname></vm>", "blue"),
+        ("<vm><name><![CDATA[<one:gname>red</one:gname>]]></name><gname>blue</gname></vm>", "blue"),
+        ("<vm><name>&lt;gname&gt;red&lt;/gname&gt;</name></vm>", None),
+        ("<vm><!-- <gname>red</gname> --><name><gname>red</gname></name></vm>", None),
+        ("<vm><gname>blue</gname><gname>red</gname></vm>", None),
+        ("<vm><gname></gname></vm>", None),
+        ("<vm><gname>blue</vm>", None),
+        ("<vm/>", None),
+        ("", None),
+    ],
+)
+def test_an_opennebula_group_is_what_opennebula_says_and_nothing_that_people_can_name_so(xml: str, group: str | None) -> None:
+    assert opennebula_group(xml) == group
+
+
 def test_a_domain_is_what_libvirt_says_of_it() -> None:
     said: dict[str, Any] = {"uuid": "u", "name": "vm", "memory_kib": 1 << 20, "vcpus": 2, "hypervisor": "kvm-07"}
     off = domain_of(number=-1, state=libvirt.VIR_DOMAIN_SHUTOFF, metadata_xml=None, **said)
@@ -203,8 +228,9 @@ def test_a_domain_is_what_libvirt_says_of_it() -> None:
         hypervisor="kvm-07",
     )
     assert not off.active
-    runs = domain_of(number=0, state=libvirt.VIR_DOMAIN_RUNNING, metadata_xml="<vm><vmid>42</vmid></vm>", **said)
-    assert runs == replace(off, id=0, vmid="42", state=DomainState.RUNNING)
+    runs = domain_of(number=0, state=libvirt.VIR_DOMAIN_RUNNING, metadata_xml="<vm><vmid>42</vmid><gname>blue</gname></vm>", **said)
+    assert runs == replace(off, id=0, vmid="42", state=DomainState.RUNNING, group="blue")
+    assert (runs.subject, off.subject) == (Subject("kvm-07", "vm", "blue"), Subject("kvm-07", "vm", None))
 
 
 @pytest.mark.parametrize("state", DomainState)

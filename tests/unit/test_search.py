@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -363,7 +363,7 @@ def few_and_many_since(tmp_path_factory: pytest.TempPathFactory) -> Iterable[tup
     [{}, {"since": "2010-01-01T00:00:00.000000Z"}, {"until": "2040-01-01T00:00:00.000000Z"}, {"since": DAY[0], "until": DAY[1]}],
 )
 async def test_the_old_dumps_of_a_vm_are_no_more_work_to_find_with_more_newer_ones_of_its_name_or_vmid(
-    few_and_many_since: tuple[sqlite3.Connection, sqlite3.Connection], order: Order, more: dict[str, str]
+    few_and_many_since: tuple[sqlite3.Connection, sqlite3.Connection], order: Order, more: dict[str, Any]
 ) -> None:
     steps, found = [], []
     for connection in few_and_many_since:

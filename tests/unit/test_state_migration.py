@@ -1,4 +1,4 @@
-"""A state file of format 1 becomes one of format 2: nothing is lost, a copy is kept, and a migration that is cut short, by a
+"""A state file of an earlier format becomes one of this: nothing is lost, a copy is kept, and a migration that is cut short, by a
 full disk or a SIGKILL, leaves the old file as it was."""
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from app.errors import StateDamaged
 from app.model import Manifest
 from app.records.by_hand import record_by_hand
 from app.records.index import RecordIndex
+from app.records.pieces import haystack_of
 from app.records.schema import SCHEMA, migrate
 from app.records.search import Filters
+from app.scope import Scope
 from app.state import State
 from app.statefile import FORMAT
 from tests.other_process import beside, run
@@ -280,3 +282,74 @@ async def test_a_file_of_format_1_without_an_index_gets_one(tmp_path: Path) -> N
         connection.executescript(OTHER_TABLES)
     with contextlib.closing(State.open(file, SCHEMA, migrate=migrate)) as state:
         assert await RecordIndex(state).add(manifest_of(1))
+
+
+# --- from format 2 ------------------------------------------------------------------------------------------------
+
+OF_FORMAT_3 = "    hypervisor TEXT NOT NULL,\n    one_group TEXT NOT NULL,\n", ", hypervisor, one_group)"
+FORMAT_2 = SCHEMA.replace(OF_FORMAT_3[0], "").replace(OF_FORMAT_3[1], ")")
+MOVED = [
+    manifest_of(number, vmid=str(number % 7), hypervisor=("kvm-07", "kvm-08", "")[number // 7 % 3] if number % 7 > 3 else "kvm-07")
+    for number in range(700)
+]
+"""Of seven VMs three were on several hypervisors."""
+
+
+def add_as_format_2(connection: sqlite3.Connection, manifest: Manifest) -> None:
+    key = (manifest.uuid, manifest.dom, manifest.vmid)
+    add_vm = "INSERT OR IGNORE INTO vms (uuid, dom, vmid, haystack) VALUES (?, ?, ?, ?)"
+    connection.execute(add_vm, (*key, haystack_of(*key)))
+    (vm,) = connection.execute("SELECT vm FROM vms WHERE (uuid, dom, vmid) = (?, ?, ?)", key).fetchone()
+    number = connection.execute(
+        "INSERT INTO records (dump_id, timestamp, vm, dom, vmid, size_bytes, duration_sec, pause_ms, haystack) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(manifest.dump_id, manifest.timestamp, vm, manifest.dom, manifest.vmid, manifest.gzip_size_bytes),
+            *(manifest.duration_sec, manifest.guest_pause_ms),
+            haystack_of(manifest.sha256, manifest.stored_sha256, manifest.dump_path),
+        ),
+    ).lastrowid
+    text = msgspec.json.encode({name: value for name, value in msgspec.to_builtins(manifest).items() if name not in LATER})
+    connection.execute("INSERT INTO manifests VALUES (?, ?)", (number, text.decode()))
+    connection.execute("INSERT INTO domain_xmls VALUES (?, ?)", (number, manifest.domain_xml))
+
+
+LATER = ("group", "audit_head", "domain_xml")
+
+
+@pytest.fixture
+def file_2(tmp_path: Path) -> Path:
+    file = tmp_path / "memory-dumps.sqlite3"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.executescript(f"BEGIN; {FORMAT_2} PRAGMA user_version = 2; COMMIT; BEGIN;")
+        for manifest in MOVED:
+            add_as_format_2(connection, manifest)
+        connection.execute("COMMIT")
+    return file
+
+
+async def test_vms_of_format_2_are_told_apart_by_their_hypervisors_and_nothing_else_changes(file_2: Path, tmp_path: Path) -> None:
+    with (
+        contextlib.closing(State.open(file_2, SCHEMA, migrate=migrate)) as old,
+        contextlib.closing(State.open(tmp_path / "new.sqlite3", SCHEMA)) as new,
+    ):
+        migrated, made = RecordIndex(old), RecordIndex(new)
+        await made.add_many(MOVED)
+        assert [await migrated.get(manifest.dump_id) for manifest in MOVED] == MOVED
+        for scope in (Scope(), *(Scope(hypervisors=(name,)) for name in ("kvm-07", "kvm-08", "kvm-09"))):
+            filters = Filters(scope=scope)
+            assert decoded(await migrated.page(filters, limit=1000)) == decoded(await made.page(filters, limit=1000))
+            assert await migrated.stats(scope) == await made.stats(scope)
+            assert await migrated.stats_by_vm(scope=scope) == await made.stats_by_vm(scope=scope)
+            assert await migrated.stats_by_day(scope=scope) == await made.stats_by_day(scope=scope)
+        assert await migrated.last_dumps() == await made.last_dumps()
+        assert await migrated.add(manifest_of(5000, hypervisor="kvm-08", vmid="5"))
+        for question in ("PRAGMA foreign_key_check", "SELECT * FROM vms GROUP BY uuid, dom, vmid, hypervisor HAVING count(*) > 1"):
+            assert await old.read(lambda connection, question=question: connection.execute(question).fetchall()) == []  # type: ignore[misc]
+
+
+def test_a_migrated_file_of_format_2_has_the_tables_of_a_new_one(file_2: Path, tmp_path: Path) -> None:
+    State.open(file_2, SCHEMA, migrate=migrate).close()
+    State.open(tmp_path / "new.sqlite3", SCHEMA).close()
+    assert [content(file)[:2] for file in (file_2,)] == [content(tmp_path / "new.sqlite3")[:2]]
+    assert file_2.with_name(f"{file_2.name}.format-2.bak").exists()

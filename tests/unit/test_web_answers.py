@@ -74,6 +74,7 @@ def test_a_vm_on_the_wire_has_the_names_of_the_contract() -> None:
         "memory_bytes": 2**30,
         "vcpus": 2,
         "hypervisor": "kvm-07",
+        "group": None,
         "last_dump": "2026-11-23T10:30:00.000000Z",
         "alarm": None,
     }
