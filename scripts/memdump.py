@@ -176,10 +176,12 @@ def _one(
 def _record(request: Request, manifest: Manifest, recorded: list[str]) -> int:
     """Commit the record, unless the service does that itself. The dump exists whatever comes of it."""
     if request.record:
+        from app.access.audit_by_hand import telling_of
         from app.records.by_hand import record_by_hand
 
+        queue = request.settings.influx_url is not None
         try:
-            record_by_hand(request.settings.state_file, manifest, queue=request.settings.influx_url is not None)
+            record_by_hand(request.settings.state_file, manifest, queue=queue, also=telling_of(manifest))
             recorded.append(manifest.dump_id)
         except StateError as error:
             print(f"memdump: the dump is sealed, but its record is not kept yet: {error}", file=sys.stderr)
@@ -270,8 +272,14 @@ def parse(arguments: list[str]) -> Request:
         case=given.case,
         json=given.json,
         record=not given.no_record,
-        audit_head=given.audit_head,
+        audit_head=given.audit_head or (None if given.no_record else _audit_head(settings)),
     )
+
+
+def _audit_head(settings: Settings) -> str | None:
+    from app.access.audit_by_hand import head_by_hand
+
+    return head_by_hand(settings)
 
 
 def _check_values(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:

@@ -13,12 +13,12 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from app.access.chain import EMPTY, Detail, Entry, Head, canonical
-from app.model import rfc3339
+from app.model import Manifest, rfc3339
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS audit (
@@ -121,10 +121,22 @@ def service_note(deed: Deed, subject: str = "", *, result: str = DONE, who: str 
     return Note(deed=deed, who=who or occasion.who, subject=subject, result=result, details=details, occasion=occasion)
 
 
+def sealed_note(manifest: Manifest) -> Note:
+    """That a dump was sealed which the service, or somebody by hand, made."""
+    noted = service_note("dump", manifest.dom, result="sealed", who=manifest.operator)
+    return replace(noted, details=of_dump(manifest))
+
+
 def about(subject: str, *, kind: str = "", **details: Detail) -> None:
     """Say on what, and how, what is being asked for is done, where no transaction carries its entry."""
     if (occasion := _OCCASION.get()) is not None:
         occasion.subject, occasion.kind, occasion.details = subject, kind, details
+
+
+def of_dump(manifest: Manifest) -> dict[str, Detail]:
+    """What is told of a dump that was sealed beside its VM's name. The hashes vouch for the manifest, and that for the dump."""
+    names = ("dump_id", "uuid", "dump_path", "sha256", "stored_sha256", "reason", "case")
+    return {name: getattr(manifest, name) for name in names}
 
 
 @contextlib.contextmanager

@@ -7,18 +7,20 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from app.access.audit import SCHEMA, entries_in
+from app.access.audit import SCHEMA, append, entries_in, head_of, note, of_dump
 from app.access.chain import Finding, Witness, line_of, look_over, read_head
 from app.access.trail import LOG_EVENT
 from app.config import Settings
-from app.errors import StateMissing
+from app.errors import StateError, StateMissing
 from app.evidence import manifests
 from app.log import FILE_NAME
 from app.model import Manifest
 from app.state import State
+from app.statefile import run_script
 
 T = TypeVar("T")
 
@@ -47,6 +49,25 @@ def export_by_hand(settings: Settings, write: Callable[[str], object]) -> None:
             write(f"{line_of(entry)}\n")
 
     _reading(settings, work)
+
+
+def telling_of(manifest: Manifest) -> Callable[[sqlite3.Connection], None]:
+    """Writes, within the transaction that is open, that somebody made this dump by hand."""
+    noted = replace(note("dump", manifest.dom, result="sealed"), details=of_dump(manifest))
+
+    def work(connection: sqlite3.Connection) -> None:
+        run_script(connection, SCHEMA)  # there may have been no service yet
+        append(connection, noted)
+
+    return work
+
+
+def head_by_hand(settings: Settings) -> str | None:
+    """The head of the trail for a manifest; None where there is no trail, or it cannot be read."""
+    try:
+        return str(_reading(settings, head_of))
+    except StateError:
+        return None
 
 
 def log_witnesses(log_dir: Path) -> Iterator[Witness]:

@@ -16,6 +16,7 @@ import signal
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from app.access.audit import sealed_note
 from app.config import Settings
 from app.evidence import finish_partials
 from app.jobs.journal import Journal, Survivor, activity_now
@@ -99,6 +100,8 @@ async def rebuild(settings: Settings, journal: Journal, state: State) -> frozens
 
 async def _end_job(journal: Journal, job: Job, sealed: DumpRecord | None) -> None:
     """Write the end of a job that the service died under; ``sealed`` is its dump, if that exists."""
+    if sealed is not None:  # its record was made from the manifest just now, which tells the audit trail nothing
+        await journal.write_down(sealed_note(sealed))
     if sealed is not None and job.phase is Phase.RECORDING:
         await journal.save(job.step(Phase.COMPLETED, datetime.now(UTC)))
         return

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from app.access.audit import append, service_note
+from app.access.audit import append, sealed_note
 from app.changes import Changes
 from app.errors import StateError
 from app.jobs.inventory import Inventory
@@ -87,12 +87,10 @@ class Recorder:
             log.error("record_not_told_yet", dump_id=manifest.dump_id, code=error.code, message=str(error))
 
     def _commit(self, connection: sqlite3.Connection, manifest: Manifest, *, unsure: bool) -> bool:
-        """The record and, if it is new, its entry in the audit trail. The hashes in that vouch for the manifest."""
+        """The record and, if it is new, its entry in the audit trail."""
         new = commit(connection, manifest, queue=self._queue, unsure=unsure)
         if new:
-            hashes = {"sha256": manifest.sha256, "stored_sha256": manifest.stored_sha256}
-            told = {"dump_id": manifest.dump_id, "uuid": manifest.uuid, "dump_path": manifest.dump_path, **hashes}
-            append(connection, service_note("dump", manifest.dom, result="sealed", who=manifest.operator, **told))
+            append(connection, sealed_note(manifest))
         return new
 
     async def take_in(self, records: Sequence[Manifest], quiet: bool) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from app.config import Settings
@@ -23,11 +24,14 @@ from app.state import State
 _AGAIN = "`python -m app records rebuild --deliver` tries it again."
 
 
-def record_by_hand(state_file: Path, manifest: Manifest, *, queue: bool = False) -> None:
-    """Keep the record of ``manifest`` in the index and, with ``queue``, in the outbox. Raises ``StateError``."""
+def record_by_hand(
+    state_file: Path, manifest: Manifest, *, queue: bool = False, also: Callable[[sqlite3.Connection], object] = lambda _: None
+) -> None:
+    """Keep the record of ``manifest`` in the index and, with ``queue``, in the outbox; ``also`` is done in the same transaction if
+    it is new. Raises ``StateError``."""
     state = _open(state_file)
     try:
-        state.run_now(lambda connection: commit(connection, manifest, queue=queue))
+        state.run_now(lambda connection: commit(connection, manifest, queue=queue) and also(connection))
     finally:
         state.close()
 

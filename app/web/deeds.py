@@ -27,7 +27,7 @@ _CODES = {413: "body-too-large"}
 async def write_down(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Write what was done, or refused. A deed that nobody could write is in the program's log."""
     deed = request.app[keys.DEEDS].get(guard.route_of(request.method, request.match_info.route))
-    with on_occasion(Occasion(UNKNOWN, "", request.remote or "")) as occasion:
+    with on_occasion(Occasion(UNKNOWN, "", request.app[keys.PROXIES].address(request) or "")) as occasion:
         request[keys.OCCASION] = occasion
         try:
             response = await handler(request)

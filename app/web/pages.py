@@ -89,7 +89,6 @@ async def login(request: web.Request) -> web.StreamResponse:
 
 
 async def _log_in(request: web.Request, name: str, password: str) -> str | None:
-    request[keys.OCCASION].subject = name
     address = request.app[keys.PROXIES].address(request)
     return await request.app[keys.ACCESS].log_in(name, password, address or "")
 

@@ -1,9 +1,11 @@
 """The audit trail of a service: what is done and what is refused is written, by whom, from where, and that nobody forgets it."""
 
+import contextlib
 import json
 import re
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -13,7 +15,8 @@ from app.access.chain import Entry, look_over
 from app.web.routes import ROUTES
 from tests.contract.conftest import ALPHA, ONE
 from tests.contract.speech import Api, Message
-from tests.service import Service, run_app
+from tests.nodes import node
+from tests.service import Service, run_app, running_service
 
 
 def trail(service: Service) -> list[Entry]:
@@ -143,6 +146,28 @@ def test_whatever_changes_something_says_which_deed_it_is() -> None:
     assert all(route.deed is not None for route in ROUTES if route.method != "GET")
     with pytest.raises(ValueError, match="which deed"):
         replace(next(route for route in ROUTES if route.name == "trigger"), deed=None)
+
+
+async def test_at_its_end_the_service_writes_what_it_counted_and_the_log_tells_every_head(tmp_path: Path) -> None:
+    with running_service(tmp_path, LIBVIRT_URI=node(tmp_path / "node.xml", (ALPHA,))) as service:
+        async with aiohttp.ClientSession(service.url, cookie_jar=aiohttp.DummyCookieJar()) as nobody:
+            for _ in range(5):
+                async with nobody.get("/api/memory-dumps/jobs") as answer:
+                    assert answer.status == 401
+        service.stop()
+        entries = trail(service)
+        assert [(entry.deed, entry.details.get("times")) for entry in entries if entry.deed == "refusal"] == [
+            ("refusal", None),
+            ("refusal", 4),
+        ]
+        told = [json.loads(line) for line in service.log_text().splitlines()]
+        heads = [line["head"] for line in told if line["event"] == "audit"]
+        assert heads == [f"0:{'0' * 64}", *(str(entry.head) for entry in entries)]
+        with contextlib.closing(sqlite3.connect(service.state_dir / "memory-dumps.sqlite3")) as db:
+            db.executescript("DROP TRIGGER audit_is_not_shortened; DELETE FROM audit WHERE number > 1;")
+        verified = run_app("audit", "verify", environment=service.environment)
+        assert verified.returncode == 1
+        assert "NOT whole. Entry 2 and what followed it was removed: the log " in verified.stdout
 
 
 # --- looking at it

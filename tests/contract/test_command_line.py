@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from app.access.audit import entries_in
+from app.access.chain import look_over
 from app.evidence import manifest_path
 from tests.contract.conftest import ACTIVE, ALPHA, BETA, NEBULA, OFF, VMS
 from tests.contract.speech import RECORDS, Api
@@ -109,6 +112,18 @@ def test_json_lines_are_the_contracts(memdump: CommandLine) -> None:
     assert dump.parent == memdump.dump_dir
     assert json.loads(manifest_path(dump).read_text()) == sealed["manifest"]
     assert memdump.records() == [sealed["manifest"]["dump_id"]]
+
+
+def test_a_dump_by_hand_is_in_the_audit_trail_and_the_next_one_tells_of_it(memdump: CommandLine) -> None:
+    first, second = (memdump.json("777")[1][-1]["manifest"] for _ in range(2))
+    with contextlib.closing(sqlite3.connect(memdump.state_file)) as db:
+        entries = list(entries_in(db))
+    assert look_over(entries).first_wrong is None
+    assert [(entry.deed, entry.via, entry.subject, entry.result) for entry in entries] == [
+        ("dump", "command-line", "one-43", "sealed")
+    ] * 2
+    assert [entry.details["stored_sha256"] for entry in entries] == [first["stored_sha256"], second["stored_sha256"]]
+    assert (first["audit_head"], second["audit_head"]) == (None, str(entries[0].head))
 
 
 def test_a_failed_line_says_which_vm_and_why(memdump: CommandLine) -> None:
