@@ -42,7 +42,7 @@ from app.records.search import Filters
 from app.records.shared import SharedHistory, history_at
 from app.state import State, StateLock, lock_state
 from app.waiting import happens
-from app.web import address, bodies, deeds, envelope, errors, guard, keys, live, longrequest, requests, routes, templates
+from app.web import address, bodies, deeds, envelope, errors, guard, keys, live, longrequest, oidcpages, requests, routes, templates
 from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.proxy import Proxies
@@ -87,6 +87,11 @@ def first_lines(foundation: Foundation, url: str) -> Sequence[str]:
     settings, lines = foundation.settings, [f"Memory Dumps {__version__} serves at {url}"]
     if settings.auth == "none":
         lines.append("It is open to everybody on this machine (MEMDUMP_AUTH=none).")
+    elif settings.auth == "oidc":
+        lines.append(f"People log in at {settings.oidc.issuer} (MEMDUMP_AUTH=oidc).")
+        lines.append(
+            f"If that is away, an administrator, once within ten minutes: {_login_url(url, foundation.access.make_login_code())}"
+        )
     elif settings.auth == "proxy":
         lines.append(f"The proxy at {', '.join(map(str, settings.trusted_proxies))} says who is asking (MEMDUMP_AUTH=proxy).")
     else:
@@ -160,6 +165,10 @@ def create_app(foundation: Foundation) -> web.Application:
     app[keys.OWN_NAMES] = OwnNames.of(foundation.settings.public_urls, tls=foundation.settings.tls)
     app[keys.PROXIES] = Proxies(foundation.settings)
     app[keys.ACCESS] = foundation.access
+    if foundation.settings.auth == "oidc":
+        from app.web.oidc import Provider  # with what it needs it takes half a second, which others need not wait
+
+        app[oidcpages.PROVIDER] = Provider(foundation.settings.oidc)
     app[keys.ASSETS] = assets
     templates.set_up(app, assets, foundation.settings)
     live.set_up(app)

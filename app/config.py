@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from app.environment import GROUP_ROLES_EXAMPLE, GroupRoles, NavEntry, Network, Reader, is_loopback
+from app.environment import GROUP_ROLES_EXAMPLE, GroupRoles, NavEntry, Network, Reader, is_loopback, url_is_safe
 from app.errors import ConfigError
 from app.model import ALGORITHMS, MODES, Algorithm, Mode
 
-AuthMode = Literal["token", "proxy", "none"]
-AUTH_MODES: tuple[AuthMode, ...] = ("token", "proxy", "none")
+AuthMode = Literal["token", "proxy", "oidc", "none"]
+AUTH_MODES: tuple[AuthMode, ...] = ("token", "proxy", "oidc", "none")
 
 MOST_PAUSE_MS = 2_000_000
 """What QEMU takes for ``downtime-limit`` at the most (its ``MAX_MIGRATE_DOWNTIME``)."""
@@ -37,12 +37,28 @@ KNOWN_NAMES = frozenset(
         "MEMDUMP_TLS_CERT",
         "MEMDUMP_TLS_KEY",
         "MEMDUMP_AUTH",
+        "MEMDUMP_OIDC_ISSUER",
+        "MEMDUMP_OIDC_CLIENT_ID",
+        "MEMDUMP_OIDC_CLIENT_SECRET",
+        "MEMDUMP_OIDC_SCOPE",
+        "MEMDUMP_OIDC_GROUPS_CLAIM",
         "MEMDUMP_TRUSTED_PROXIES",
         "MEMDUMP_GROUP_ROLES",
         "MEMDUMP_NAV",
     }
 )
 """Every ``MEMDUMP_*`` name that means something. ``docs/operations.md`` describes each; a test compares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oidc:
+    """The provider that people log in at. Empty where none does."""
+
+    issuer: str
+    client_id: str
+    client_secret: str | None = field(repr=False)
+    scope: str
+    groups_claim: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +87,7 @@ class Settings:
     auth: AuthMode
     trusted_proxies: tuple[Network, ...]
     group_roles: GroupRoles
+    oidc: Oidc
     nav: tuple[NavEntry, ...]
 
     @property
@@ -113,6 +130,13 @@ class Settings:
             auth=read.choice("MEMDUMP_AUTH", "token", AUTH_MODES),
             trusted_proxies=read.networks("MEMDUMP_TRUSTED_PROXIES"),
             group_roles=read.roles("MEMDUMP_GROUP_ROLES"),
+            oidc=Oidc(
+                issuer=read.text("MEMDUMP_OIDC_ISSUER", ""),
+                client_id=read.text("MEMDUMP_OIDC_CLIENT_ID", ""),
+                client_secret=read.text("MEMDUMP_OIDC_CLIENT_SECRET", "") or None,
+                scope=read.text("MEMDUMP_OIDC_SCOPE", "openid profile email"),
+                groups_claim=read.text("MEMDUMP_OIDC_GROUPS_CLAIM", "groups"),
+            ),
             nav=read.entries("MEMDUMP_NAV"),
         )
         if (settings.tls_cert is None) is not (settings.tls_key is None):
@@ -130,7 +154,14 @@ def _check_login(settings: Settings) -> None:
         )
     if settings.auth == "proxy" and not settings.trusted_proxies:
         raise ConfigError("MEMDUMP_AUTH=proxy needs MEMDUMP_TRUSTED_PROXIES: the addresses of the proxy, such as 127.0.0.1.")
-    if settings.auth == "proxy" and not settings.group_roles:
+    if settings.auth == "oidc" and not (url_is_safe(settings.oidc.issuer) and settings.oidc.client_id):
+        raise ConfigError(
+            "MEMDUMP_AUTH=oidc needs MEMDUMP_OIDC_ISSUER, an https URL such as https://login.example.org, "
+            "and MEMDUMP_OIDC_CLIENT_ID."
+        )
+    if settings.auth == "oidc" and "openid" not in settings.oidc.scope.split():
+        raise ConfigError("MEMDUMP_OIDC_SCOPE has to have openid among its words.")
+    if settings.auth in ("proxy", "oidc") and not settings.group_roles:
         raise ConfigError(
             f"MEMDUMP_AUTH={settings.auth} needs MEMDUMP_GROUP_ROLES: what each group may do, such as {GROUP_ROLES_EXAMPLE}."
         )

@@ -191,6 +191,14 @@ def url_fault(url: str) -> str | None:
     return None if parts.hostname else "it names no host"
 
 
+def url_is_safe(url: str) -> bool:
+    """Whether nobody on the way can read or change what is said to ``url``: https, or this machine."""
+    if url_fault(url) is not None or without_secrets(url) != url or "#" in url:
+        return False
+    parts = urlsplit(url)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
+
+
 def without_secrets(url: str) -> str:
     """``url`` as it may be shown: without what stands before an ``@`` and behind a ``?``."""
     return re.sub(r"\?.*", "?…", re.sub(r"^(\w+://)?.*@", r"\1…@", url, flags=re.DOTALL), flags=re.DOTALL)

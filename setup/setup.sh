@@ -17,6 +17,7 @@ readonly VENV=".venv"
 readonly DEMO_USER="memdump-demo"
 readonly KERNEL="var/demo/vmlinuz"
 readonly SSHD_TREE="var/tests/openssh"
+readonly PROVIDER_TREE="var/tests/provider"
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
 
@@ -124,7 +125,19 @@ fetch_sshd() {
   rm --recursive "$folder"
 }
 
+# The OpenID provider that tests log in at. Node.js itself comes with Playwright; npm has to be there, else those tests are skipped.
+fetch_provider() {
+  local lock=tests/provider/package-lock.json
+  if cmp --silent "$lock" "$PROVIDER_TREE/package-lock.json" && [[ -d "$PROVIDER_TREE/node_modules" ]]; then return; fi
+  say "fetching an OpenID provider for the tests"
+  mkdir --parents "$PROVIDER_TREE"
+  cp tests/provider/package.json "$PROVIDER_TREE/"
+  cp "$lock" "$PROVIDER_TREE/"
+  (cd "$PROVIDER_TREE" && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --silent > /dev/null) || rm --recursive "$PROVIDER_TREE"
+}
+
 prepare_tests() {
+  if command -v npm > /dev/null; then fetch_provider; fi
   if [[ ! -x /usr/sbin/sshd && ! -x "$SSHD_TREE/usr/sbin/sshd" ]] && command -v apt-get > /dev/null; then
     say "fetching an SSH server for the tests"
     fetch_sshd

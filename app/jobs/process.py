@@ -25,7 +25,7 @@ log = structlog.get_logger()
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "scripts" / "memdump.py"
 
 _LONGEST_LINE_BYTES = 16 << 20  # a manifest with the XML of a very large domain
-_NOT_FOR_THE_CHILD = frozenset({"INFLUX_TOKEN", "INFLUX_URL", "INFLUX_DB"})
+_NOT_FOR_THE_CHILD = frozenset({"INFLUX_TOKEN", "INFLUX_URL", "INFLUX_DB", "MEMDUMP_OIDC_CLIENT_SECRET"})
 
 
 def arguments(job: Job, settings: Settings, audit_head: str) -> list[str]:

@@ -69,6 +69,7 @@ STATUS: Mapping[str, int] = {
     "hypervisor-refused": 502,
     "hypervisor-unreachable": 503,
     "hypervisor-not-responding": 503,
+    "login-provider-unreachable": 503,
     "state-unwritable": 503,
     "state-damaged": 503,
     "state-in-use": 503,

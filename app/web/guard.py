@@ -17,7 +17,17 @@ from app.access.presence import Stay
 from app.web import keys
 from app.web.errors import ProblemError, login_required
 
-PUBLIC = frozenset({("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/login"), ("POST", "/login"), ("GET", "/static/{path}")})
+PUBLIC = frozenset(
+    {
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        ("GET", "/login"),
+        ("POST", "/login"),
+        ("GET", "/login/oidc"),
+        ("GET", "/login/oidc/back"),
+        ("GET", "/static/{path}"),
+    }
+)
 """All that is answered without a login; everything else, known or not, is not. HEAD counts as GET."""
 
 FORMS = frozenset({("POST", "/login"), ("POST", "/logout")})

@@ -35,6 +35,12 @@ class LoginQuery(Query, frozen=True, kw_only=True):
     next: Annotated[str, Meta(description="Where to go then.")] | None = None
 
 
+class NextQuery(Query, frozen=True, kw_only=True):
+    """Where somebody wanted to go."""
+
+    next: Annotated[str, Meta(description="Where to go then.")] | None = None
+
+
 async def home(_request: web.Request) -> web.StreamResponse:
     """``GET /``."""
     raise web.HTTPFound(HOME)
@@ -57,8 +63,8 @@ async def memory_dumps(request: web.Request) -> web.StreamResponse:
 async def login_page(request: web.Request) -> web.StreamResponse:
     """``GET /login``: with ``?code=`` a form that sends it. Looking at the page uses nothing up: a link preview may."""
     if keys.IDENTITY in request and "code" not in request.query:
-        raise web.HTTPSeeOther(_own_path(request.query.get("next")))
-    return _login_form(request, code=request.query.get("code"), target=request.query.get("next"))
+        raise web.HTTPSeeOther(own_path(request.query.get("next")))
+    return login_form(request, code=request.query.get("code"), target=request.query.get("next"))
 
 
 async def login(request: web.Request) -> web.StreamResponse:
@@ -68,24 +74,31 @@ async def login(request: web.Request) -> web.StreamResponse:
     try:
         form = await request.post()
     except (UnicodeDecodeError, LookupError):  # of a charset that there is not
-        return _login_form(request, message="The form cannot be read: it is not UTF-8.", status=400)
+        return login_form(request, message="The form cannot be read: it is not UTF-8.", status=400)
     code, name, password, target = (_text_of(form.get(field)) for field in ("code", "name", "password", "next"))
+    if request.app[keys.SETTINGS].auth == "oidc":  # a password would be a way around the provider
+        name = password = ""
     try:
         if name and password:
             session = await _log_in(request, name.strip().lower(), password)
         elif code:
             session = await request.app[keys.ACCESS].redeem(_code_of(code))
         else:
-            return _login_form(request, message="Give a name and a password, or a login link.", target=target, status=400)
+            return login_form(request, message="Give a name and a password, or a login link.", target=target, status=400)
     except TooManyLogins as error:
-        return _login_form(request, message=str(error), target=target, again_sec=error.retry_after_sec, status=429)
+        return login_form(request, message=str(error), target=target, again_sec=error.retry_after_sec, status=429)
     if session is None:
-        return _login_form(request, message=_LOGIN_REFUSED if name and password else _CODE_REFUSED, target=target, status=401)
-    response = web.Response(status=303, headers={"Location": _own_path(target)})
-    response.set_cookie(
-        SESSION_COOKIE, session, max_age=SESSION_SEC, path="/", httponly=True, samesite="Strict", secure=_is_https(request)
-    )
+        return login_form(request, message=_LOGIN_REFUSED if name and password else _CODE_REFUSED, target=target, status=401)
+    response = web.Response(status=303, headers={"Location": own_path(target)})
+    keep_session(request, response, session)
     return response
+
+
+def keep_session(request: web.Request, response: web.StreamResponse, session: str) -> None:
+    """Have the browser keep it, and send it to this service alone."""
+    response.set_cookie(
+        SESSION_COOKIE, session, max_age=SESSION_SEC, path="/", httponly=True, samesite="Strict", secure=is_https(request)
+    )
 
 
 async def _log_in(request: web.Request, name: str, password: str) -> str | None:
@@ -105,7 +118,7 @@ async def logout(request: web.Request) -> web.StreamResponse:
         await request.app[keys.ACCESS].logout(session)
     by_script = request.content_type == "application/json"
     response = web.Response(status=204) if by_script else web.Response(status=303, headers={"Location": "/login"})
-    response.del_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="Strict", secure=_is_https(request))
+    response.del_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="Strict", secure=is_https(request))
     return response
 
 
@@ -123,7 +136,7 @@ async def static_file(request: web.Request) -> web.StreamResponse:
     return web.Response(body=asset.body, content_type=asset.content_type, charset=charset, headers=headers)
 
 
-def _login_form(
+def login_form(
     request: web.Request,
     *,
     code: str | None = None,
@@ -132,7 +145,8 @@ def _login_form(
     again_sec: int | None = None,
     status: int = 200,
 ) -> web.Response:
-    context = {"page": "login", "message": message, "code": code, "next": _own_path(target)}
+    """The page that asks for a login."""
+    context = {"page": "login", "message": message, "code": code, "next": own_path(target)}
     headers = {} if again_sec is None else {"Retry-After": str(again_sec)}
     return render_page(request, "login.html", context, status=status, headers=headers)
 
@@ -146,12 +160,12 @@ def _code_of(text: str) -> str:
     return (text.partition("code=")[2] or text).partition("&")[0].strip()
 
 
-def _own_path(target: object) -> str:
+def own_path(target: object) -> str:
     """``target`` if it is an address of this service, else the first page: a login must not send people elsewhere."""
     return target if isinstance(target, str) and target != "/" and _OWN_PATH.fullmatch(target) else HOME
 
 
-def _is_https(request: web.Request) -> bool:
+def is_https(request: web.Request) -> bool:
     """Whether people reach us by https under the name that was asked, so that the cookie may insist on it."""
     host = request.headers.get("Host", "").lower()
     return request.secure or request.app[keys.OWN_NAMES].knows_origin(f"https://{host}", host)

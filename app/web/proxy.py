@@ -7,6 +7,7 @@ never what stands in a header.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 
 import structlog
 from aiohttp import hdrs, web
@@ -85,7 +86,7 @@ class Proxies:
         return found is not None and any(found in network for network in self._trusted)
 
 
-def role_of(groups: list[str], roles: GroupRoles) -> Role | None:
+def role_of(groups: Sequence[str], roles: GroupRoles) -> Role | None:
     """The role of somebody in these groups: of all that have one, the group that stands first in the setting.
 
     >>> role_of(["staff", "soc"], (("soc", "investigator"), ("*", "viewer"))), role_of([], (("soc", "viewer"),))

@@ -39,7 +39,7 @@ def set_up(app: web.Application, assets: Assets, settings: Settings) -> None:
         filters=filters,
     )
     names = ("mode", "compression", "max_pause_ms", "fallback_pause_ms", "max_concurrent_dumps", "auth", "nav")
-    shown = {name: getattr(settings, name) for name in names}
+    shown = {"oidc_issuer": settings.oidc.issuer, **{name: getattr(settings, name) for name in names}}
     environment.globals.update(asset=assets.url, version=__version__, settings=shown)
     for name in environment.list_templates():
         environment.get_template(name)

@@ -101,7 +101,7 @@ async def test_every_route_that_is_not_public_needs_a_login(
 
 async def test_what_is_public_is_no_more_than_health_login_and_the_static_files() -> None:
     assert {f"{method} {pattern}" for method, pattern in PUBLIC} == {
-        "GET /healthz", "GET /readyz", "GET /login", "POST /login", "GET /static/{path}",
+        "GET /healthz", "GET /readyz", "GET /login", "POST /login", "GET /login/oidc", "GET /login/oidc/back", "GET /static/{path}",
     }  # fmt: skip
 
 

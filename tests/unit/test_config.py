@@ -93,6 +93,21 @@ def test_a_group_with_a_comma_could_never_be_told_by_a_proxy() -> None:
     assert "MEMDUMP_GROUP_ROLES" in refusal(**{**PROXY, "MEMDUMP_GROUP_ROLES": '{"cn=a,ou=b": "viewer"}'})
 
 
+OIDC = {"MEMDUMP_AUTH": "oidc", "MEMDUMP_OIDC_ISSUER": "https://login.example.org/", "MEMDUMP_OIDC_CLIENT_ID": "x"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MEMDUMP_OIDC_ISSUER", ""), ("MEMDUMP_OIDC_ISSUER", "http://login.example.org"), ("MEMDUMP_OIDC_ISSUER", "login.example.org"),
+     ("MEMDUMP_OIDC_ISSUER", "https://a:b@login.example.org"), ("MEMDUMP_OIDC_CLIENT_ID", ""), ("MEMDUMP_GROUP_ROLES", ""),
+     ("MEMDUMP_OIDC_SCOPE", "profile")],
+)  # fmt: skip
+def test_a_provider_is_used_only_where_everything_that_it_takes_is_set(name: str, value: str) -> None:
+    given = {**OIDC, "MEMDUMP_GROUP_ROLES": '{"cn=a,ou=b": "viewer"}'}
+    assert settings(**given).oidc.issuer == "https://login.example.org/"  # a slash at its end is part of its name
+    assert name in refusal(**{**given, name: value})
+
+
 def test_words_are_taken_in_any_case() -> None:
     assert settings(MEMDUMP_MODE="Paused").mode == "paused"
 

@@ -14,7 +14,7 @@ import pytest
 from tests.other_process import ROOT
 
 LINTER = Path(sys.executable).with_name("lint-imports")
-IN_PLACE, NO_CAPTURE, CLIENT, AIOHTTP, LIBVIRT, NUMPY = (
+IN_PLACE, NO_CAPTURE, CLIENT, OPENID, AIOHTTP, LIBVIRT, NUMPY = (
     contract["name"] for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 )
 FORBIDDEN = [
@@ -24,6 +24,7 @@ FORBIDDEN = [
     ("newroom.py", "", "newroom", IN_PLACE),
     ("jobs/pool.py", "def later():\n    import app.capture.codecs", "app.jobs.pool -> app.capture.codecs", NO_CAPTURE),
     ("records/pull.py", "import pyarrow", "app.records.pull -> pyarrow", CLIENT),
+    ("web/pages.py", "import authlib", "app.web.pages -> authlib", OPENID),
     ("web/ready.py", "from influxdb_client_3 import Point", "app.web.ready -> influxdb_client_3", CLIENT),
     ("jobs/run.py", "from aiohttp import web", "app.jobs.run -> aiohttp", AIOHTTP),
     ("__main__.py", "import aiohttp.web", "app.__main__ -> aiohttp", AIOHTTP),
