@@ -426,7 +426,7 @@ class Manifest:
     """What is known about one dump; field names and order are the contract's (section 5).
 
     Times are RFC 3339 text with microseconds, for a manifest is kept and compared as it was written;
-    ``ctime mtime atime`` are epoch seconds. ``audit_head`` is the last entry that the audit trail had when the capture began.
+    ``ctime mtime atime`` are epoch seconds. ``audit_head`` is the hash of the last entry that the audit trail had then.
     """
 
     dump_id: str

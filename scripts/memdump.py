@@ -249,7 +249,7 @@ def parse(arguments: list[str]) -> Request:
     parser.add_argument("--operator", default=None, help="who, for the manifest (default: your user name)")
     parser.add_argument("--json", action="store_true", help="JSON lines on standard output; the end of standard input cancels")
     parser.add_argument("--no-record", action="store_true", help="leave the record to somebody else")
-    parser.add_argument("--audit-head", help="the head of the audit trail, for the manifest (the service gives it)")
+    parser.add_argument("--audit-head", help="hash of the audit trail's last entry, for the manifest (the service gives it)")
     given = parser.parse_args(arguments)
     if bool(given.vms) == given.all:
         parser.error("name the VMs or say --all, not both" if given.all else "name the VMs, or say --all")

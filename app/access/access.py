@@ -161,6 +161,7 @@ class Access:
             accounts.add_first(connection, self._in(0))
             name = accounts.an_administrator(connection)
             connection.execute("INSERT INTO login_codes VALUES (?, ?, ?)", (hash_of(code), name, self._in(CODE_SEC)))
+            append(connection, note("token-made", "login URL", account=name))
 
         self._state.run_now(work)
         return code
@@ -176,7 +177,10 @@ class Access:
 
         def work(connection: sqlite3.Connection) -> bool:
             accounts.add_first(connection, self._in(0))
-            return tokens.add_first(connection, hash_of(token), self._in(0))
+            made = tokens.add_first(connection, hash_of(token), self._in(0))
+            if made:
+                append(connection, note("token-made", "first API token", account=accounts.FIRST_NAME))
+            return made
 
         return token if self._state.run_now(work) else None
 

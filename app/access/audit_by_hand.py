@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.access.audit import SCHEMA, append, entries_in, head_of, note, of_dump
-from app.access.chain import Finding, Witness, line_of, look_over, read_head
+from app.access.chain import Finding, Witness, is_hash, line_of, look_over, read_head
 from app.access.trail import LOG_EVENT
 from app.config import Settings
 from app.errors import StateError, StateMissing
@@ -65,9 +65,10 @@ def telling_of(manifest: Manifest) -> Callable[[sqlite3.Connection], None]:
 def head_by_hand(settings: Settings) -> str | None:
     """The head of the trail for a manifest; None where there is no trail, or it cannot be read."""
     try:
-        return str(_reading(settings, head_of))
+        head = _reading(settings, head_of)
     except StateError:
         return None
+    return head.hash if head.number else None
 
 
 def log_witnesses(log_dir: Path) -> Iterator[Witness]:
@@ -82,8 +83,8 @@ def log_witnesses(log_dir: Path) -> Iterator[Witness]:
 def manifest_witnesses(dump_dir: Path) -> Iterator[Witness]:
     """The heads that the manifests tell of. One that is damaged, or older than the audit trail, tells nothing."""
     for path, manifest in manifests(dump_dir):
-        if isinstance(manifest, Manifest) and (head := read_head(manifest.audit_head or "")) is not None and head.number:
-            yield Witness(head, f"the manifest {path}")
+        if isinstance(manifest, Manifest) and manifest.audit_head is not None and is_hash(manifest.audit_head):
+            yield Witness(manifest.audit_head, f"the manifest {path}")
 
 
 def _told_in(line: str, file: Path) -> Witness | None:
@@ -94,7 +95,7 @@ def _told_in(line: str, file: Path) -> Witness | None:
     if not isinstance(said, dict) or said.get("event") != LOG_EVENT or not isinstance(said.get("head"), str):
         return None
     head = read_head(said["head"])
-    return Witness(head, f"the log {file}") if head is not None and head.number else None
+    return Witness(head.hash, f"the log {file}", head.number) if head is not None and head.number else None
 
 
 def _reading(settings: Settings, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -20,6 +20,7 @@ NO_HASH = "0" * 64
 
 Detail = str | int | bool | None
 
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
 _HEAD = re.compile(r"([0-9]{1,15}):([0-9a-f]{64})\Z")
 _SHIFTS = 50
 
@@ -80,10 +81,15 @@ EMPTY = Head(0, NO_HASH)
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A head that was told outside of the trail, and where that stands."""
+    """The hash of an entry that was the last one when it was told outside of the trail, and where that stands.
 
-    head: Head
+    ``number`` is the entry's, where that was told, too: a manifest does not, for whoever may see one VM must not count what is
+    done to all others.
+    """
+
+    hash: str
     where: str
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,30 +122,68 @@ def read_head(text: str) -> Head | None:
     return Head(int(found[1]), found[2]) if found else None
 
 
+def is_hash(text: str | None) -> bool:
+    """Whether that can be an entry's hash. (64 zeros are none's.)"""
+    return text is not None and text != NO_HASH and _HASH.match(text) is not None
+
+
 def look_over(entries: Iterable[Entry], witnesses: Iterable[Witness] = ()) -> Finding:
     """Follow the chain from its first entry, compare it with what was told elsewhere, and stop at the first thing that is wrong."""
-    told: dict[int, list[Witness]] = {}
-    for witness in witnesses:
-        told.setdefault(witness.head.number, []).append(witness)
+    told = _Told(witnesses)
     before = last = EMPTY
-    agreed = 0
     for entry in entries:
-        wrong = _wrong(entry, last, before)
+        wrong = _wrong(entry, last, before) or told.contradict(entry)
         if wrong is not None:
             return Finding(last, *wrong)
-        for witness in told.get(entry.number, ()):
-            if witness.head.hash != entry.hash:
-                return Finding(last, agreed + 1, _rewritten(agreed + 1, entry.number, witness))
-            agreed = entry.number
         before, last = last, entry.head
-    longer = [witness for number, found in told.items() if number > last.number for witness in found]
-    if longer:
-        furthest = max(longer, key=lambda witness: witness.head.number)
-        message = (
-            f"Entry {last.number + 1} and what followed it was removed: {furthest.where} tells of entry {furthest.head.number}."
-        )
-        return Finding(last, last.number + 1, message)
-    return Finding(last)
+    return Finding(last, *(told.missed(last.number) or (None, "")))
+
+
+class _Told:
+    """What witnesses tell, and up to which entry they agree with what was seen of the chain: whatever is before that one hash is
+    what it was."""
+
+    def __init__(self, witnesses: Iterable[Witness]) -> None:
+        self._agreed = 0
+        self._numbered: dict[int, list[Witness]] = {}
+        self._hashes: dict[str, Witness] = {}
+        for witness in witnesses:
+            if witness.number is None:
+                self._hashes[witness.hash] = witness
+            else:
+                self._numbered.setdefault(witness.number, []).append(witness)
+
+    def contradict(self, entry: Entry) -> tuple[int, str] | None:
+        """The first entry that may be wrong, and why, if one tells of another entry of this number."""
+        witnesses = self._numbered.pop(entry.number, [])
+        for witness in witnesses:
+            if witness.hash != entry.hash:
+                which = self._which(entry.number)
+                return (
+                    self._agreed + 1,
+                    f"{which} was changed, and what follows written anew: {witness.where} tells of another one.",
+                )
+        if witnesses or self._hashes.pop(entry.hash, None) is not None:
+            self._hashes.pop(entry.hash, None)
+            self._agreed = entry.number
+        return None
+
+    def missed(self, last: int) -> tuple[int, str] | None:
+        """The same for what was told of entries that are not there, when ``last`` was the last."""
+        if self._numbered:
+            furthest = max(self._numbered)
+            where = self._numbered[furthest][0].where
+            return last + 1, f"Entry {last + 1} and what followed it was removed: {where} tells of entry {furthest}."
+        if not self._hashes:
+            return None
+        where = next(iter(self._hashes.values())).where
+        if self._agreed == last:
+            return last + 1, f"Entry {last + 1} and what followed it was removed: {where} tells of one that is not there."
+        which = self._which(last)
+        return self._agreed + 1, f"{which} was changed, or what followed was removed: {where} tells of one that is not there."
+
+    def _which(self, number: int) -> str:
+        return f"Entry {number}" if self._agreed + 1 == number else f"One of the entries {self._agreed + 1} to {number}"
 
 
 def _wrong(entry: Entry, last: Head, before: Head) -> tuple[int, str] | None:
@@ -172,8 +216,3 @@ def _shift(entry: Entry) -> int:
             if digest(replace(entry, number=entry.number + shift)) == entry.hash:
                 return shift
     return 0
-
-
-def _rewritten(first: int, number: int, witness: Witness) -> str:
-    which = f"Entry {number}" if first == number else f"One of the entries {first} to {number}"
-    return f"{which} was changed, and what follows written anew: {witness.where} tells of another entry {number}."

@@ -113,9 +113,9 @@ class Run:
     # --- the capture process
 
     async def _capture(self) -> None:
-        head = await self._parts.journal.audit_head()
+        head = (await self._parts.journal.audit_head()).hash
         try:
-            process = await CaptureProcess.start(self.job, self._parts.settings, str(head))
+            process = await CaptureProcess.start(self.job, self._parts.settings, head)
         except OSError as error:
             self._fault = Fault("capture-failed", f"The capture process could not be started: {error}. The guest was not touched.")
             return

@@ -61,7 +61,7 @@ class Record(Answer, frozen=True, kw_only=True):
     versions: model.Versions
     warnings: tuple[str, ...]
     audit_head: Annotated[
-        str | None, Meta(description="The last entry of the audit trail when the capture began: number, colon, hash.")
+        str | None, Meta(description="Hash of the last entry that the audit trail had when the capture began.")
     ] = None
     group: Annotated[str | None, Meta(description="The VM's OpenNebula group; null where it has none.")] = None
 

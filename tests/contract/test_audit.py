@@ -55,7 +55,7 @@ async def test_a_dump_is_written_when_it_is_asked_for_and_when_it_is_sealed(api:
     assert (asked.via, asked.origin, asked.details["reason"]) == ("token", "127.0.0.1", "drill")
     assert (said(sealed), sealed.via) == (("dump", "admin", "alpha", "sealed"), "service")
     manifest = await api.get(f"/api/memory-dumps/records/{job['dump_id']}")
-    assert manifest["audit_head"] == str(asked.head)
+    assert manifest["audit_head"] == asked.hash
     assert (sealed.details["sha256"], sealed.details["stored_sha256"]) == (manifest["sha256"], manifest["stored_sha256"])
 
 
@@ -80,7 +80,10 @@ async def test_login_and_logout_are_written(service: Service, nobody: aiohttp.Cl
     headers = {"Cookie": f"memory_dumps_session={cookie}", "Origin": service.url}
     async with nobody.post("/logout", data={"x": "1"}, headers=headers, allow_redirects=False) as answer:
         assert answer.status == 303
-    assert [said(entry)[:2] for entry in since(service, news)] == [("login", "admin"), ("logout", "admin")]
+    made, *entries = since(service, news)
+    assert (made.deed, made.via, made.subject, made.details["account"]) == ("token-made", "command-line", "login URL", "admin")
+    assert [said(entry)[:2] for entry in entries] == [("login", "admin"), ("logout", "admin")]
+    assert code not in str(trail(service))
 
 
 async def test_a_login_that_is_refused_is_written_once_and_then_counted(

@@ -123,7 +123,7 @@ def test_a_dump_by_hand_is_in_the_audit_trail_and_the_next_one_tells_of_it(memdu
         ("dump", "command-line", "one-43", "sealed")
     ] * 2
     assert [entry.details["stored_sha256"] for entry in entries] == [first["stored_sha256"], second["stored_sha256"]]
-    assert (first["audit_head"], second["audit_head"]) == (None, str(entries[0].head))
+    assert (first["audit_head"], second["audit_head"]) == (None, entries[0].hash)
 
 
 def test_a_failed_line_says_which_vm_and_why(memdump: CommandLine) -> None:

@@ -65,7 +65,7 @@ def numbered(entries: Sequence[Entry]) -> list[Entry]:
 
 @given(CHAINS)
 def test_an_untouched_chain_is_whole(entries: list[Entry]) -> None:
-    found = look_over(entries, [Witness(entry.head, "the log") for entry in entries])
+    found = look_over(entries, [Witness(entry.hash, "the log", entry.number) for entry in entries])
     assert (found.first_wrong, found.head) == (None, entries[-1].head)
 
 
@@ -119,9 +119,9 @@ def test_an_inserted_entry_is_named(entries: list[Entry], linked: bool, data: st
 @given(CHAINS, st.data())
 def test_a_cut_off_tail_is_named_by_a_head_that_was_told_elsewhere(entries: list[Entry], data: st.DataObject) -> None:
     kept = data.draw(st.integers(0, len(entries) - 1))
-    found = look_over(entries[:kept], [Witness(entries[-1].head, "the manifest of a dump")])
+    found = look_over(entries[:kept], [Witness(entries[-1].hash, "the log", len(entries))])
     assert found.first_wrong == kept + 1
-    assert f"the manifest of a dump tells of entry {len(entries)}" in found.message
+    assert f"the log tells of entry {len(entries)}" in found.message
 
 
 @given(CHAINS, st.data())
@@ -131,8 +131,31 @@ def test_a_chain_that_was_written_anew_is_named_by_a_head_that_was_told_elsewher
     place = data.draw(st.integers(0, len(entries) - 1))
     said = [(entry.subject, dict(entry.details)) for entry in entries]
     said[place] = ("something else entirely, longer than twenty", {})
-    found = look_over(chain_of(said), [Witness(entry.head, "the log") for entry in entries])
+    found = look_over(chain_of(said), [Witness(entry.hash, "the log", entry.number) for entry in entries])
     assert found.first_wrong == place + 1
+
+
+@given(CHAINS, st.data())
+def test_a_cut_off_tail_is_named_by_hashes_alone(entries: list[Entry], data: st.DataObject) -> None:
+    kept = data.draw(st.integers(0, len(entries) - 1))
+    found = look_over(entries[:kept], [Witness(entry.hash, "a manifest") for entry in entries])
+    assert found.first_wrong == kept + 1
+
+
+@given(CHAINS, st.data())
+def test_a_chain_that_was_written_anew_is_named_by_hashes_alone(entries: list[Entry], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(entries) - 1))
+    said = [(entry.subject, dict(entry.details)) for entry in entries]
+    said[place] = ("something else entirely, longer than twenty", {})
+    found = look_over(chain_of(said), [Witness(entry.hash, "a manifest") for entry in entries])
+    assert found.first_wrong == place + 1
+
+
+@given(CHAINS, st.data())
+def test_whatever_is_told_of_what_is_there_the_chain_is_whole(entries: list[Entry], data: st.DataObject) -> None:
+    told = data.draw(st.lists(st.sampled_from(entries)))
+    witnesses = [Witness(entry.hash, "", entry.number if data.draw(st.booleans()) else None) for entry in told]
+    assert look_over(entries, witnesses).first_wrong is None
 
 
 def test_the_table_refuses_change_removal_and_insertion(db: sqlite3.Connection) -> None:
