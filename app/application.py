@@ -14,6 +14,7 @@ from aiohttp import web
 from app import __version__
 from app.access import SCHEMA as ACCESS_SCHEMA
 from app.access import Access, upgrade
+from app.access.keeping import Keeping
 from app.access.started import started_with
 from app.access.trail import AuditTrail
 from app.changes import Changes
@@ -169,6 +170,7 @@ def create_app(foundation: Foundation) -> web.Application:
         from app.web.oidc import Provider  # with what it needs it takes half a second, which others need not wait
 
         app[oidcpages.PROVIDER] = Provider(foundation.settings.oidc)
+    app[keys.KEEPING] = Keeping(foundation.state, foundation.access.passwords)
     app[keys.ASSETS] = assets
     templates.set_up(app, assets, foundation.settings)
     live.set_up(app)

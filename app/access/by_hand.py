@@ -9,10 +9,10 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 from app.access import accounts, tokens
-from app.access.audit import Note, append, note
+from app.access.audit import append, note
+from app.access.keeping import token_note
 from app.access.passwords import password_hash
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
 from app.errors import RequestError
@@ -112,13 +112,6 @@ def _scope_of(asked: argparse.Namespace) -> Scope:
 
 def _now() -> str:
     return rfc3339(datetime.now(UTC))
-
-
-def token_note(deed: Literal["token-made", "token-revoked"], token: tokens.Token) -> Note:
-    """For the audit trail: which token, and what it may; never the secret."""
-    expires = token.expires_at or "never"
-    about = {"account": token.account, "label": token.label, "role": token.role, "scope": str(token.scope), "expires_at": expires}
-    return note(deed, str(token.number), **about)
 
 
 def _list_accounts(connection: sqlite3.Connection, _asked: argparse.Namespace) -> list[str]:

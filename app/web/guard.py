@@ -30,7 +30,18 @@ PUBLIC = frozenset(
 )
 """All that is answered without a login; everything else, known or not, is not. HEAD counts as GET."""
 
-FORMS = frozenset({("POST", "/login"), ("POST", "/logout")})
+FORMS = frozenset(
+    {
+        ("POST", "/login"),
+        ("POST", "/logout"),
+        ("POST", "/accounts"),
+        ("POST", "/accounts/{name}/change"),
+        ("POST", "/accounts/{name}/password"),
+        ("POST", "/accounts/{name}/remove"),
+        ("POST", "/tokens"),
+        ("POST", "/tokens/{number}/revoke"),
+    }
+)
 """Where a page without JavaScript sends a form; every other change by cookie needs a JSON content type."""
 
 LISTENING = frozenset({("GET", "/api/memory-dumps/ws"), ("GET", "/api/memory-dumps/changes")})

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from app.access import Access, Identity, Right
 from app.access.audit import Deed, Occasion
+from app.access.keeping import Keeping
 from app.access.presence import Stay
 from app.access.trail import AuditTrail
 from app.changes import Changes
@@ -31,6 +32,7 @@ SETTINGS = web.AppKey("settings", Settings)
 OWN_NAMES = web.AppKey("own_names", OwnNames)
 ACCESS = web.AppKey("access", Access)
 PROXIES: web.AppKey[Proxies] = web.AppKey("proxies")
+KEEPING = web.AppKey("keeping", Keeping)
 AUDIT = web.AppKey("audit", AuditTrail)
 HISTORY: web.AppKey[Callable[[], HistoryStatus]] = web.AppKey("history")
 HYPERVISOR = web.AppKey("hypervisor", Hypervisor)

@@ -17,6 +17,8 @@ from msgspec import Meta
 from app.config import MOST_PAUSE_MS
 from app.errors import RequestError
 from app.model import ALGORITHMS, MODES, Algorithm, Mode
+from app.rights import ROLES, Role
+from app.scope import Scope
 from app.web.plain import not_json, plain
 
 MAX_BODY_BYTES = 128 * 1024
@@ -25,7 +27,7 @@ MAX_BODY_BYTES = 128 * 1024
 T = TypeVar("T")
 
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at `(?P<place>[^`]+)`)?", re.DOTALL)
-_WORDS = {"$.mode": MODES, "$.compression": ALGORITHMS}
+_WORDS = {"$.mode": MODES, "$.compression": ALGORITHMS, "$.role": tuple(ROLES)}
 _UNKNOWN_FIELD = re.compile(r"unknown field `(?P<name>[^`]*)`")
 _WHOLE = re.compile(r"[0-9]{1,15}")
 
@@ -72,6 +74,68 @@ class LoginForm(msgspec.Struct, frozen=True, kw_only=True):
     password: str | None = None
     code: str | None = None
     next: str | None = None
+
+
+Entries = Annotated[list[str], Meta(max_length=100)]
+
+
+class _Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """To what an account or a token is limited; of each kind that is named one has to fit, nothing named is no limit."""
+
+    hypervisors: Annotated[Entries, Meta(description="Names of hypervisors.")] = []
+    vms: Annotated[Entries, Meta(description="Patterns of VM names, with `*`, `?` and `[…]`.")] = []
+    groups: Annotated[Entries, Meta(description="OpenNebula groups.")] = []
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(hypervisors=tuple(self.hypervisors), vms=tuple(self.vms), groups=tuple(self.groups))
+
+
+Name = Annotated[str, Meta(max_length=64)]
+Secret = Annotated[str, Meta(max_length=1024)]
+
+
+class AccountBody(_Limits, frozen=True, kw_only=True):
+    """A new account."""
+
+    name: Name
+    role: Role
+    password: Annotated[Secret, Meta(description="12 characters or more. Without one nobody can log in as it yet.")] | None = None
+
+
+class AccountChangeBody(_Limits, frozen=True, kw_only=True):
+    """Another role and scope."""
+
+    role: Role
+
+
+class PasswordBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new password."""
+
+    password: Annotated[Secret, Meta(description="12 characters or more.")]
+
+
+class TokenBody(_Limits, frozen=True, kw_only=True):
+    """A new token. What is not said is as the account has it."""
+
+    label: Annotated[str, Meta(max_length=100, description="What it is for.")]
+    account: Annotated[Name, Meta(description="Whose, for administrators. Default: one's own.")] | None = None
+    role: Role | None = None
+    expires_at: Annotated[str, Meta(description="RFC 3339. Default: never.")] | None = None
+
+
+class KeepForm(msgspec.Struct, frozen=True, kw_only=True):
+    """A form of the pages `/accounts` and `/tokens`; limits are one a line."""
+
+    name: str | None = None
+    role: str | None = None
+    password: str | None = None
+    hypervisors: str | None = None
+    vms: str | None = None
+    groups: str | None = None
+    label: str | None = None
+    account: str | None = None
+    expires: Annotated[str, Meta(description="A day, YYYY-MM-DD, UTC.")] | None = None
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):

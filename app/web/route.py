@@ -12,7 +12,7 @@ from app.access import Right
 from app.access.audit import Deed
 from app.web.requests import Query
 
-Group = Literal["VMs and dumps", "Jobs", "Records", "Audit trail", "Feed", "Health", "About", "Pages"]
+Group = Literal["VMs and dumps", "Jobs", "Records", "Accounts and tokens", "Audit trail", "Feed", "Health", "About", "Pages"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from app.web import (
     subscriber,
 )
 from app.web.errors import REFERENCE
+from app.web.keepingroutes import KEEPING
 from app.web.route import Reply, Route
 
 _HTML = "text/html"
@@ -166,6 +167,7 @@ ROUTES = (
         query=requests.ActivityQuery,
         replies=[Reply(200, "Lines of the activity log.", [answers.ActivityLog])],
     ),
+    *KEEPING,
     Route(
         method="GET",
         pattern="/api/audit",

@@ -207,6 +207,20 @@ async def login_refused(on: Watched) -> None:
     await expect(on.visitor.page.get_by_role("alert")).to_be_visible()
 
 
+async def accounts(on: Watched) -> None:
+    """Every form is open."""
+    await on.visitor.go("/accounts")
+    await on.visitor.page.evaluate("document.querySelectorAll('details').forEach((one) => one.setAttribute('open', ''))")
+
+
+async def tokens(on: Watched) -> None:
+    """One was just made: its secret is shown."""
+    await on.visitor.go("/tokens")
+    await on.visitor.page.get_by_label("What for").fill("nightly")
+    await on.visitor.page.get_by_role("button", name="Make the token").click()
+    await expect(on.visitor.page.locator("#secret")).to_be_visible()
+
+
 STATES: dict[str, Bring] = {
     "idle": idle,
     "running": running,
@@ -225,6 +239,8 @@ STATES: dict[str, Bring] = {
     "details-page": details_page,
     "reference": reference,
     "problem": problem,
+    "accounts": accounts,
+    "tokens": tokens,
     "login": login,
     "login-refused": login_refused,
     "offline": offline,

@@ -44,10 +44,25 @@ async def test_the_bar_is_the_same_on_every_page_and_marks_where_one_is(framed: 
     visitor = await window(framed)
     visitor.expect_trouble("status of 404")
     bar = visitor.page.get_by_role("navigation", name="Pages", exact=True)
-    for path, here in ((HOME, "Memory dumps"), ("/api/docs", "API"), ("/audit", "Audit"), ("/nothing", None)):
+    for path, here in (
+        (HOME, "Memory dumps"),
+        ("/api/docs", "API"),
+        ("/audit", "Audit"),
+        ("/tokens", "Tokens"),
+        ("/accounts", "Accounts"),
+        ("/nothing", None),
+    ):
         await visitor.go(path)
         texts = await bar.get_by_role("link").all_inner_texts()
-        assert [text for text in texts if text != "Activity"] == ["Memory dumps", "API", "Audit", "Backups", "<b>Wiki</b>"], path
+        assert [text for text in texts if text != "Activity"] == [
+            "Memory dumps",
+            "API",
+            "Audit",
+            "Tokens",
+            "Accounts",
+            "Backups",
+            "<b>Wiki</b>",
+        ], path
         current = bar.locator("[aria-current=page]")
         await expect(current).to_have_text([here] if here else [])
     await expect(bar.get_by_role("link", name="Backups")).to_have_attribute("href", "https://backups.example.org/")

@@ -1,0 +1,140 @@
+"""Accounts and tokens as those who ask here keep them; what each may is looked at in the transaction that does it."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from app.access import accounts, tokens
+from app.access.accounts import Account
+from app.access.audit import Note, append, note
+from app.access.identity import Identity
+from app.access.passwords import Passwords
+from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
+from app.access.tokens import Token
+from app.errors import AccountUnknown, BeyondOwnRights, TokenUnknown
+from app.model import rfc3339
+from app.rights import ROLES, Role
+from app.scope import Scope
+from app.state import State
+
+
+class Keeping:
+    """All of it raises ``StateError``; what cannot be is an ``AccessError`` or a ``RequestError``. Who may ask for what of
+    accounts the caller has looked at; of tokens it is looked at here."""
+
+    def __init__(self, state: State, passwords: Passwords) -> None:
+        self._state = state
+        self._passwords = passwords
+
+    async def accounts(self) -> tuple[Account, ...]:
+        """By name."""
+        return await self._state.read(accounts.every)
+
+    async def make_account(self, name: str, role: Role, scope: Scope, password: str | None) -> Account:
+        """Without a password nobody can log in as it yet."""
+        hashed = None if password is None else await self._passwords.hash_of(password)
+        noted, now = note("account-made", name, role=role, scope=str(scope)), _now()
+
+        def work(connection: sqlite3.Connection) -> Account:
+            made = accounts.add(connection, name, role, scope, hashed, now)
+            append(connection, noted)
+            return made
+
+        return await self._state.run(work)
+
+    async def change_account(self, name: str, role: Role, scope: Scope) -> Account:
+        """Tokens that reach further than it then does are revoked."""
+        noted, now = note("account-changed", name, role=role, scope=str(scope)), _now()
+
+        def work(connection: sqlite3.Connection) -> Account:
+            changed = accounts.change(connection, name, role, scope, now)
+            append(connection, noted)
+            return changed
+
+        return await self._state.run(work)
+
+    async def set_password(self, name: str, password: str) -> None:
+        """Ends every session of the account."""
+        hashed, noted = await self._passwords.hash_of(password), note("password-changed", name)
+
+        def work(connection: sqlite3.Connection) -> None:
+            accounts.set_password(connection, name, hashed)
+            append(connection, noted)
+
+        await self._state.run(work)
+
+    async def remove_account(self, name: str) -> None:
+        """With its sessions and tokens."""
+        noted, now = note("account-removed", name), _now()
+
+        def work(connection: sqlite3.Connection) -> None:
+            accounts.remove(connection, name, now)
+            append(connection, noted)
+
+        await self._state.run(work)
+
+    async def tokens(self, by: Identity) -> tuple[Token, ...]:
+        """Those that ``by`` may know of, newest first."""
+        return tuple(token for token in await self._state.read(tokens.every) if _is_theirs(by, token))
+
+    async def make_token(
+        self, by: Identity, label: str, account: str | None, role: Role | None, scope: Scope, expires_at: str | None
+    ) -> tuple[Token, str]:
+        """And its secret, which nobody sees again. Of their own account for everybody, of another for administrators; with no more
+        rights than ``by`` has: whoever has a token of less than their account cannot make one of more."""
+        account, secret, now = account or by.account or accounts.FIRST_NAME, make_secret(TOKEN_PREFIX), _now()
+        if account != by.account:
+            if not by.may("administer"):
+                raise AccountUnknown(account)
+        else:
+            role, scope = role or by.role, by.scope if scope.whole else scope
+            if not _has(by, role, scope):
+                raise BeyondOwnRights(by.name)
+        noted = note("token-made")
+
+        def work(connection: sqlite3.Connection) -> Token:
+            made = tokens.add(connection, hash_of(secret), account, label, role, scope, now, expires_at)
+            append(connection, about_token(noted, made))
+            return made
+
+        return await self._state.run(work), secret
+
+    async def revoke_token(self, by: Identity, number: int) -> Token:
+        """One that ``by`` may not know of is as unknown as one that there is not."""
+        noted, now = note("token-revoked"), _now()
+
+        def work(connection: sqlite3.Connection) -> Token:
+            if not any(token.number == number and _is_theirs(by, token) for token in tokens.every(connection)):
+                raise TokenUnknown(number)
+            revoked = tokens.withdraw(connection, number, now)
+            append(connection, about_token(noted, revoked))
+            return revoked
+
+        return await self._state.run(work)
+
+
+def token_note(deed: Literal["token-made", "token-revoked"], token: Token) -> Note:
+    """For the audit trail, where it is known at once which token."""
+    return about_token(note(deed), token)
+
+
+def about_token(noted: Note, token: Token) -> Note:
+    """Which token, and what it may; never the secret."""
+    expires = token.expires_at or "never"
+    about = {"account": token.account, "label": token.label, "role": token.role, "scope": str(token.scope), "expires_at": expires}
+    return replace(noted, subject=str(token.number), details={**noted.details, **about})
+
+
+def _is_theirs(by: Identity, token: Token) -> bool:
+    return by.may("administer") or (token.account == by.account and _has(by, token.role, token.scope))
+
+
+def _has(by: Identity, role: Role, scope: Scope) -> bool:
+    return ROLES[role] <= ROLES[by.role] and scope.within(by.scope)
+
+
+def _now() -> str:
+    return rfc3339(datetime.now(UTC))

@@ -1,0 +1,251 @@
+"""Accounts and tokens over the API and on their pages: who may keep which, and that it counts."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from html import unescape
+
+import aiohttp
+import pytest
+
+from app.access import accounts, sessions, tokens
+from app.access.audit import entries_in
+from app.access.secrets import hash_of
+from app.application import open_beside
+from app.config import Settings
+from app.model import rfc3339
+from app.scope import Scope
+from app.web.guard import SESSION_COOKIE
+from tests.contract.speech import RECORDS, TRIGGER, Api, assert_problem
+from tests.service import Service
+
+ACCOUNTS, TOKENS = "/api/accounts", "/api/tokens"
+PASSWORD = "correct horse battery"
+BOB, SHOP = "bob", Scope(vms=("shop-*",))
+LATER = "2999-01-01T00:00:00.000000Z"
+Beside = Callable[[Callable[[sqlite3.Connection], object]], object]
+
+
+def now() -> str:
+    return rfc3339(datetime.now(UTC))
+
+
+@pytest.fixture
+def beside(service: Service) -> Iterator[Beside]:
+    with contextlib.closing(open_beside(Settings.from_environment(service.environment))) as state:
+        yield state.run_now
+
+
+@pytest.fixture(autouse=True)
+def only_the_administrator_stays(beside: Beside) -> Iterator[None]:
+    yield
+
+    def remove(connection: sqlite3.Connection) -> None:
+        for account in accounts.every(connection):
+            if account.name != "admin":
+                accounts.remove(connection, account.name, now())
+        for token in tokens.every(connection):
+            if token.label != "first":
+                tokens.withdraw(connection, token.number, now())
+
+    beside(remove)
+
+
+@pytest.fixture
+async def bob(service: Service, api: Api, beside: Beside) -> AsyncIterator[aiohttp.ClientSession]:
+    """An operator of the shop, in a browser."""
+
+    def make(connection: sqlite3.Connection) -> None:
+        accounts.add(connection, BOB, "operator", SHOP, None, now())
+        sessions.begin(connection, hash_of("bobs-session"), BOB, now(), LATER)
+
+    beside(make)
+    headers = {"Cookie": f"{SESSION_COOKIE}=bobs-session", "Origin": service.url}
+    async with aiohttp.ClientSession(service.url, headers=headers, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        yield session
+
+
+@pytest.fixture
+async def admin(service: Service, api: Api, beside: Beside) -> AsyncIterator[aiohttp.ClientSession]:
+    """The administrator, in a browser."""
+    beside(lambda connection: connection.execute("DELETE FROM sessions WHERE hash = ?", (hash_of("admins-session"),)))
+    beside(lambda connection: sessions.begin(connection, hash_of("admins-session"), "admin", now(), LATER))
+    headers = {"Cookie": f"{SESSION_COOKIE}=admins-session", "Origin": service.url}
+    async with aiohttp.ClientSession(service.url, headers=headers, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        yield session
+
+
+async def said(session: aiohttp.ClientSession, method: str, path: str, **asked: object) -> tuple[int, dict[str, object]]:
+    async with session.request(method, path, **asked) as answer:  # type: ignore[arg-type] # json, data
+        document = {} if answer.status == 204 else await answer.json(content_type=None)
+        return answer.status, document
+
+
+# --- for programs
+
+
+async def test_an_account_is_made_changed_given_a_password_and_removed(api: Api, service: Service, beside: Beside) -> None:
+    made = {"name": "ann", "role": "operator", "vms": ["shop-*"], "groups": ["blue"], "password": PASSWORD}
+    status, account = await said(api.session, "POST", ACCOUNTS, json=made)
+    assert status == 201
+    assert account | {"created_at": "now"} == {
+        "name": "ann", "role": "operator", "hypervisors": [], "vms": ["shop-*"], "groups": ["blue"], "has_password": True,
+        "created_at": "now",
+    }  # fmt: skip
+    status, listed = await said(api.session, "GET", ACCOUNTS)
+    assert isinstance(listed["accounts"], list)
+    assert [one["name"] for one in listed["accounts"]] == ["admin", "ann"]
+    assert PASSWORD not in str(listed)
+    status, changed = await said(api.session, "POST", f"{ACCOUNTS}/ann/change", json={"role": "viewer"})
+    assert (status, changed["role"], changed["vms"]) == (200, "viewer", [])
+    assert await said(api.session, "POST", f"{ACCOUNTS}/ann/password", json={"password": "another password"}) == (204, {})
+    assert await said(api.session, "POST", f"{ACCOUNTS}/ann/remove") == (204, {})
+    written = beside(lambda connection: list(entries_in(connection)))
+    assert isinstance(written, list)
+    assert [(entry.deed, entry.subject, entry.who, entry.result) for entry in written[-4:]] == [
+        (deed, "ann", "admin", "done") for deed in ("account-made", "account-changed", "password-changed", "account-removed")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        (ACCOUNTS, {"name": "Ann", "role": "viewer"}, 400, "request-invalid"),
+        (ACCOUNTS, {"name": "ann", "role": "king"}, 400, "request-invalid"),
+        (ACCOUNTS, {"name": "ann", "role": "viewer", "password": "short"}, 400, "request-invalid"),
+        (ACCOUNTS, {"name": "ann", "role": "administrator", "vms": ["x"]}, 400, "request-invalid"),
+        (ACCOUNTS, {"name": "admin", "role": "viewer"}, 409, "account-exists"),
+        (f"{ACCOUNTS}/ann/change", {"role": "viewer"}, 404, "account-unknown"),
+        (f"{ACCOUNTS}/admin/change", {"role": "viewer"}, 409, "last-administrator"),
+        (f"{ACCOUNTS}/admin/remove", {}, 409, "last-administrator"),
+        (f"{ACCOUNTS}/..%2fadmin/remove", {}, 404, "account-unknown"),
+        (TOKENS, {"label": "x", "account": "ann"}, 404, "account-unknown"),
+        (TOKENS, {"label": "x", "expires_at": "tomorrow"}, 400, "request-invalid"),
+        (TOKENS, {"label": "x", "expires_at": "2001-01-01T00:00:00Z"}, 400, "request-invalid"),
+        (TOKENS, {"label": ""}, 400, "request-invalid"),
+        (f"{TOKENS}/999/revoke", {}, 404, "token-unknown"),
+        (f"{TOKENS}/x/revoke", {}, 404, "token-unknown"),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_its_code(
+    api: Api, path: str, body: dict[str, object], status: int, code: str
+) -> None:
+    answered, problem = await said(api.session, "POST", path, json=body)
+    assert answered == status
+    assert problem["code"] == code
+    assert_problem(problem, status)
+
+
+async def test_a_token_is_shown_once_and_opens_until_it_is_revoked(api: Api, nobody: aiohttp.ClientSession) -> None:
+    status, made = await said(api.session, "POST", TOKENS, json={"label": "nightly", "role": "viewer", "expires_at": LATER})
+    assert status == 201
+    token, secret = made["token"], made["secret"]
+    assert isinstance(token, dict)
+    assert (token["account"], token["role"], token["expires_at"]) == ("admin", "viewer", LATER)
+    bearer = {"Authorization": f"Bearer {secret}"}
+    assert (await said(nobody, "GET", RECORDS, headers=bearer))[0] == 200
+    assert (await said(nobody, "POST", TRIGGER, headers=bearer, json={"all": True}))[0] == 403
+    listed = (await said(api.session, "GET", TOKENS))[1]
+    assert str(secret) not in str(listed)
+    assert "nightly" in str(listed)
+    assert (await said(api.session, "POST", f"{TOKENS}/{token['number']}/revoke"))[0] == 200
+    assert "nightly" not in str((await said(api.session, "GET", TOKENS))[1])
+
+
+async def test_one_keeps_ones_own_tokens_and_learns_of_no_others(api: Api, bob: aiohttp.ClientSession) -> None:
+    status, made = await said(bob, "POST", TOKENS, json={"label": "mine"})
+    assert status == 201
+    token = made["token"]
+    assert isinstance(token, dict)
+    assert (token["account"], token["role"], token["vms"]) == (BOB, "operator", ["shop-*"])
+    listed = (await said(bob, "GET", TOKENS))[1]["tokens"]
+    assert isinstance(listed, list)
+    assert [one["label"] for one in listed] == ["mine"]
+    others, none = await said(bob, "POST", f"{TOKENS}/1/revoke", json={}), await said(bob, "POST", f"{TOKENS}/99/revoke", json={})
+    assert others[0] == none[0] == 404
+    assert str(others).replace("token 1,", "token 99,") == str(none)
+    for account in ("admin", "nobody"):
+        assert (await said(bob, "POST", TOKENS, json={"label": "x", "account": account}))[1]["code"] == "account-unknown"
+    for more in ({"role": "investigator"}, {"vms": ["*"]}, {"groups": ["blue"]}):
+        assert (await said(bob, "POST", TOKENS, json={"label": "x", **more}))[1]["code"] == "beyond-own-rights"
+    assert (await said(bob, "POST", f"{TOKENS}/{token['number']}/revoke", json={}))[0] == 200
+
+
+async def test_a_token_of_less_than_its_account_makes_and_sees_none_of_more(api: Api, nobody: aiohttp.ClientSession) -> None:
+    made = (await said(api.session, "POST", TOKENS, json={"label": "less", "role": "viewer"}))[1]
+    bearer = {"Authorization": f"Bearer {made['secret']}"}
+    assert (await said(nobody, "POST", TOKENS, headers=bearer, json={"label": "x", "role": "operator"}))[0] == 403
+    status, more = await said(nobody, "POST", TOKENS, headers=bearer, json={"label": "child"})
+    assert (status, str(more["token"]).count("viewer")) == (201, 1)
+    listed = (await said(nobody, "GET", TOKENS, headers=bearer))[1]["tokens"]
+    assert isinstance(listed, list)
+    assert {one["role"] for one in listed} == {"viewer"}
+    assert (await said(nobody, "POST", f"{TOKENS}/1/revoke", headers=bearer))[0] == 404
+
+
+# --- on the pages
+
+
+async def sent(session: aiohttp.ClientSession, path: str, **fields: str) -> tuple[int, str]:
+    async with session.post(path, data=fields, allow_redirects=False) as answer:
+        return answer.status, unescape(await answer.text())
+
+
+async def shown(session: aiohttp.ClientSession, path: str) -> str:
+    async with session.get(path) as answer:
+        assert answer.status == 200
+        return unescape(await answer.text())
+
+
+async def test_an_account_is_kept_by_forms(admin: aiohttp.ClientSession, nobody: aiohttp.ClientSession, service: Service) -> None:
+    made = await sent(admin, "/accounts", name="ann", role="operator", vms="shop-*\n\n cart-* \n", groups="", password=PASSWORD)
+    assert made[0] == 303
+    assert "operator · VMs shop-* cart-*" in await shown(admin, "/accounts")
+    login = {"name": "ann", "password": PASSWORD}
+    async with nobody.post("/login", data=login, headers={"Origin": service.url}, allow_redirects=False) as answer:
+        assert answer.status == 303
+        cookie = {"Cookie": f"{SESSION_COOKIE}={answer.cookies[SESSION_COOKIE].value}"}
+    async with nobody.get(RECORDS, headers=cookie) as answer:
+        assert answer.status == 200
+    assert (await sent(admin, "/accounts/ann/change", role="viewer"))[0] == 303
+    assert "viewer · all VMs" in await shown(admin, "/accounts")
+    assert (await sent(admin, "/accounts/ann/password", password="another password"))[0] == 303
+    assert (await sent(admin, "/accounts/ann/remove"))[0] == 303
+    assert "ann" not in re.findall(r'data-account="([^"]*)"', await shown(admin, "/accounts"))
+
+
+async def test_what_a_form_asks_for_in_vain_is_said_on_a_page(admin: aiohttp.ClientSession) -> None:
+    for status, path, fields, sentence in (
+        (400, "/accounts", {"name": "Ann", "role": "viewer"}, "cannot be an account's name"),
+        (400, "/accounts", {"name": "ann", "role": "king"}, "Choose a role"),
+        (409, "/accounts/admin/remove", {}, "last administrator"),
+        (400, "/tokens", {"label": "x", "expires": "soon"}, "2026-12-31"),
+        (404, "/tokens/999/revoke", {}, "no token 999"),
+    ):
+        answered, page = await sent(admin, path, **fields)
+        assert (answered, sentence in page) == (status, True), page
+
+
+async def test_a_token_is_on_the_page_once(bob: aiohttp.ClientSession, nobody: aiohttp.ClientSession) -> None:
+    status, page = await sent(bob, "/tokens", label="nightly <b>", role="viewer", expires="2999-01-01")
+    assert status == 200
+    (secret,) = re.findall(r'id="secret">(mdt_[\w-]+)<', page)
+    async with nobody.get(RECORDS, headers={"Authorization": f"Bearer {secret}"}) as answer:
+        assert answer.status == 200
+    page = await shown(bob, "/tokens")
+    assert secret not in page
+    (number,) = re.findall(r'data-token="(\d+)"', page)
+    assert (await sent(bob, f"/tokens/{number}/revoke"))[0] == 303
+    assert "data-token" not in await shown(bob, "/tokens")
+
+
+async def test_a_foreign_page_keeps_nothing(admin: aiohttp.ClientSession) -> None:
+    for path in ("/accounts", "/accounts/admin/password", "/tokens"):
+        headers = {"Origin": "https://evil.example"}
+        async with admin.post(path, data={"name": "eve", "role": "viewer", "label": "x"}, headers=headers) as answer:
+            assert answer.status == 403
+    assert 'data-account="eve"' not in await shown(admin, "/accounts")
