@@ -10,7 +10,7 @@ import msgspec
 
 from app import __version__
 from app.web.answers import Record
-from app.web.errors import PROBLEM_TYPE, STATUS
+from app.web.errors import PROBLEM_TYPE, REFERENCE, STATUS
 from app.web.guard import PUBLIC, SESSION_COOKIE
 from app.web.problems import Problem
 from app.web.route import Group, Reply, Route
@@ -144,12 +144,19 @@ def _responses(route: Route, shapes: _Shapes) -> Json:
     for code in codes_of(route):
         by_status.setdefault(str(STATUS.get(code, 500)), []).append(code)
     for status, codes in by_status.items():
-        problem = _problem(codes)
+        problem = _problem(codes, page=_for_people(route))
         if status in responses:  # an answer of its own has this status, too
             responses[status]["content"] = {**responses[status].get("content", {}), **problem["content"]}
         else:
             responses[status] = problem
+    if _for_people(route) and "login-required" in codes_of(route):
+        responses.setdefault("303", {"description": "Not logged in: to the login page."})
     return dict(sorted(responses.items()))
+
+
+def _for_people(route: Route) -> bool:
+    """Whether its problems are pages. What is no HTTP is a document everywhere."""
+    return route.group == "Pages" or route.pattern == REFERENCE
 
 
 def _response(reply: Reply, shapes: _Shapes) -> Json:
@@ -160,11 +167,11 @@ def _response(reply: Reply, shapes: _Shapes) -> Json:
     return response
 
 
-def _problem(codes: Sequence[str]) -> Json:
+def _problem(codes: Sequence[str], *, page: bool) -> Json:
     meant: Json = {"allOf": [{"$ref": f"{_COMPONENTS}Problem"}, {"properties": {"code": {"enum": list(codes)}}}]}
     return {
         "description": ", ".join(f"`{code}`" for code in codes),
-        "content": {PROBLEM_TYPE: {"schema": meant}},
+        "content": {PROBLEM_TYPE: {"schema": meant}, **({"text/html": {"schema": {"type": "string"}}} if page else {})},
     }
 
 

@@ -43,6 +43,7 @@ def running_provider() -> Iterator[str]:
 async def log_in(browser: aiohttp.ClientSession, address: str, person: str) -> str:
     """Go through the provider's pages as ``person`` (``anna+soc``: who is in the group soc); the address that it leads back to."""
     for _ in range(10):
+        address = address.replace("//localhost:", "//127.0.0.1:")  # the same, and no thread is needed to look the name up
         async with browser.get(address, allow_redirects=False) as answer:
             page = await answer.text()
             if answer.status in (302, 303):

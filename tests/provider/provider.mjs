@@ -8,7 +8,8 @@ const { default: Provider } = await import(pathToFileURL(join(process.argv[2], "
 
 const server = createServer();
 await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
-const issuer = `http://127.0.0.1:${server.address().port}`;
+// Another name than the service has: so it is another site to a browser, as a provider is in life.
+const issuer = `http://localhost:${server.address().port}`;
 
 const client = { redirect_uris: ["http://127.0.0.1/login/oidc/back"], grant_types: ["authorization_code"], response_types: ["code"] };
 const provider = new Provider(issuer, {
