@@ -45,6 +45,7 @@ from app.state import State, StateLock, lock_state
 from app.waiting import happens
 from app.web import address, bodies, deeds, envelope, errors, guard, keys, live, longrequest, oidcpages, requests, routes, templates
 from app.web.assets import Assets
+from app.web.feeds import Feed, Feeds, Stores
 from app.web.names import OwnNames
 from app.web.proxy import Proxies
 from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
@@ -207,6 +208,17 @@ class _Parts:
         )
         self.history = self._shared_history(foundation.state)
         self.pool = Pool(self.settings, self.hypervisor, self.journal, self.recorder, self.alarms, self.changes)
+        self.feeds = Feeds(
+            Feed(self.changes, self.view),
+            Stores(
+                changes=self.changes,
+                hypervisor=self.hypervisor,
+                inventory=self.inventory,
+                pool=self.pool,
+                index=self.index,
+                journal=self.journal,
+            ),
+        )
         self._started_at = datetime.now(UTC)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -221,7 +233,7 @@ class _Parts:
         app[keys.INVENTORY] = self.inventory
         app[keys.JOURNAL] = self.journal
         app[keys.POOL] = self.pool
-        app[keys.VIEW] = self.view
+        app[keys.FEEDS] = self.feeds
 
     async def run(self, _app: web.Application) -> AsyncIterator[None]:
         """Reconcile, read the stores, then start what moves; stop it in the opposite order."""
@@ -252,6 +264,7 @@ class _Parts:
         await happens(self.hypervisor.tried, _FIRST_TRY_SEC)  # so that who asks first finds the inventory; it starts without, too
         yield
         await self.pool.close()
+        await self.feeds.close()
         for task in moving:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -74,9 +74,16 @@ class Changes:
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[Callable[[Change | Advance], None]] = []
 
-    def listen(self, hear: Callable[[Change | Advance], None]) -> None:
-        """Call ``hear`` with everything in the moment that it is published: for what must never be behind."""
+    def listen(self, hear: Callable[[Change | Advance], None]) -> Callable[[], None]:
+        """Call ``hear`` with everything in the moment that it is published: for what must never be behind. Until what is returned
+        is called."""
         self._listeners.append(hear)
+        return lambda: self._listeners.remove(hear)
+
+    @property
+    def followed(self) -> bool:
+        """Whether anybody subscribes now."""
+        return bool(self._subscriptions)
 
     def publish(self, topic: Topic, subject: object) -> None:
         """Tell everybody."""
@@ -134,7 +141,7 @@ class Changes:
         return self.newest - after > HELD
 
     def _tell(self, news: Change | Advance) -> None:
-        for hear in self._listeners:
+        for hear in tuple(self._listeners):
             hear(news)
         for subscription in self._subscriptions:
             subscription.news.set()

@@ -281,10 +281,11 @@ class TooManyWaiting(MemoryDumpsError):
 
     code = "too-many-waiting"
 
-    def __init__(self, waiting: int, asked: int, limit: int) -> None:
+    def __init__(self, waiting: int, asked: int, limit: int, *, counted: bool = True) -> None:
+        """``counted``: whether it may be told how many wait, whoever asked for them."""
+        many = f"{waiting} dumps wait already, at most {limit} may" if counted else f"At most {limit} dumps may wait"
         super().__init__(
-            f"{waiting} dumps wait already, at most {limit} may, and {asked} more {'was' if asked == 1 else 'were'} asked for. "
-            "Try again when some have ended."
+            f"{many}, and {asked} more {'was' if asked == 1 else 'were'} asked for. Try again when some have ended."
             if asked <= limit
             else f"{asked} dumps were asked for at once, and at most {limit} may wait. Ask for fewer at once."
         )

@@ -564,7 +564,8 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """One line of the activity log. ``code`` is an event word or an error code."""
+    """One line of the activity log. ``code`` is an event word or an error code. ``about`` are the VMs that it tells something of;
+    without one it is about the service as a whole."""
 
     at: datetime
     kind: ActivityKind
@@ -573,3 +574,4 @@ class Activity:
     job_id: str | None = None
     dump_id: str | None = None
     dom: str | None = None
+    about: tuple[Subject, ...] = ()

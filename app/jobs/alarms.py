@@ -54,14 +54,14 @@ class Alarms:
         """End the alarms of VMs that no longer stand still, or are gone."""
         standing = {domain.uuid for domain in domains if domain.state is DomainState.PAUSED}
         over = {uuid: "{} does not stand still." for uuid in self._messages if uuid not in standing}
-        await self._end(over, {domain.uuid: domain.name for domain in domains})
+        await self._end(over, domains)
 
     async def end(self, uuid: str, domains: Iterable[Domain]) -> None:
         """End a VM's alarm, if there is one: it was looked after, and may stand still by somebody's will."""
         over = {uuid: "{} was looked at again: no dump keeps it from running."} if uuid in self._messages else {}
-        await self._end(over, {domain.uuid: domain.name for domain in domains})
+        await self._end(over, domains)
 
-    async def _end(self, over: dict[str, str], names: dict[str, str]) -> None:
+    async def _end(self, over: dict[str, str], domains: Iterable[Domain]) -> None:
         """End alarms, each with a sentence about its VM."""
         if not over:
             return
@@ -74,4 +74,7 @@ class Alarms:
 
         await self._state.run(work)
         for uuid, sentence in over.items():
-            await self._journal.tell(activity_now("success", "guest-runs-again", sentence.format(names.get(uuid, uuid))))
+            known = [domain for domain in domains if domain.uuid == uuid]
+            message = sentence.format(known[0].name if known else uuid)
+            line = activity_now("success", "guest-runs-again", message, about=[domain.subject for domain in known])
+            await self._journal.tell(line)

@@ -6,8 +6,9 @@ A job is kept whole as JSON; the columns beside it are what is searched for.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +19,8 @@ from app.access.audit import SCHEMA as AUDIT_SCHEMA
 from app.access.audit import Note, append, head_of, note, service_note
 from app.access.chain import Head
 from app.errors import IdempotencyKeyReused
-from app.model import FINAL_PHASES, Activity, Job, Phase, Trigger, rfc3339
+from app.model import FINAL_PHASES, Activity, Job, Phase, Subject, Trigger, rfc3339
+from app.scope import WHOLE, Scope
 from app.state import State
 
 log = structlog.get_logger()
@@ -43,6 +45,8 @@ CREATE TABLE IF NOT EXISTS activity (
 ) STRICT;
 """
 
+_activity_decoder = msgspec.json.Decoder(Activity)
+
 _KEY_HELD = timedelta(days=1)
 _ACTIVITY_HELD = 10_000
 
@@ -64,6 +68,7 @@ class Claim:
     key: str
     operator: str
     request: bytes
+    scope: Scope = WHOLE
 
     @property
     def digest(self) -> str:
@@ -158,12 +163,15 @@ class Journal:
         finally:
             self._tell(line)
 
-    async def activity(self, limit: int) -> tuple[Activity, ...]:
-        """The newest lines of the activity log, newest first."""
-        rows = await self._state.read(
-            lambda db: db.execute("SELECT line FROM activity ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
-        )
-        return tuple(msgspec.json.decode(line, type=Activity) for (line,) in rows)
+    async def activity(self, limit: int, scope: Scope = WHOLE) -> tuple[Activity, ...]:
+        """The newest lines of the activity log that somebody with this scope may see, newest first."""
+
+        def work(db: sqlite3.Connection) -> tuple[Activity, ...]:
+            rows = db.execute("SELECT line FROM activity ORDER BY number DESC LIMIT ?", (limit if scope.whole else -1,))
+            lines = (_activity_decoder.decode(line) for (line,) in rows)
+            return tuple(itertools.islice((line for line in lines if may_see(scope, line)), limit))
+
+        return await self._state.read(work, slow=not scope.whole)
 
     async def job(self, job_id: str) -> Job | None:
         """The job of that id."""
@@ -204,8 +212,22 @@ class Journal:
         level("activity", code=line.code, message=line.message, dom=line.dom, job_id=line.job_id, dump_id=line.dump_id)
 
 
-def activity_now(kind: str, code: str, message: str, *, job: Job | None = None, dump_id: str | None = None) -> Activity:
-    """A line of this moment, about ``job`` if there is one. ``kind`` is success, error, warning or info."""
+def may_see(scope: Scope, line: Activity) -> bool:
+    """Whether somebody who is limited to ``scope`` may read it: it is about VMs, and all of them are theirs."""
+    return scope.whole or (bool(line.about) and all(scope.covers(*subject) for subject in line.about))
+
+
+def activity_now(
+    kind: str,
+    code: str,
+    message: str,
+    *,
+    job: Job | None = None,
+    dump_id: str | None = None,
+    about: Iterable[Subject] = (),
+) -> Activity:
+    """A line of this moment, about ``job`` and its VM if there is one, and whatever other VMs it tells something of: a line that
+    names none is for those alone who may know of all. ``kind`` is success, error, warning or info."""
     line = {
         "at": datetime.now(UTC),
         "kind": kind,
@@ -214,6 +236,7 @@ def activity_now(kind: str, code: str, message: str, *, job: Job | None = None, 
         "job_id": job.job_id if job else None,
         "dump_id": dump_id or (job.dump_id if job else None),
         "dom": job.dom if job else None,
+        "about": tuple(dict.fromkeys((*((job.subject,) if job else ()), *about))),
     }
     return msgspec.convert(line, Activity)
 
@@ -224,7 +247,7 @@ def _told(job: Job) -> dict[str, str | None]:
     return {"uuid": job.uuid, "job_id": job.job_id, "mode": wish.mode, "reason": wish.reason, "case": wish.case}
 
 
-def _json(of: Job | Activity) -> str:
+def _json(of: Job | Activity | Scope) -> str:
     return msgspec.json.encode(of).decode()
 
 
@@ -233,8 +256,10 @@ def _job(text: str) -> Job:
 
 
 def _scoped(claim: Claim) -> str:
-    """Two operators may use the same key."""
-    return f"{claim.operator}\n{claim.key}"
+    """Two operators may use the same key; so may one with logins of different scopes, who must not be shown through the one what
+    only the other may see."""
+    within = "" if claim.scope.whole else f"\n{_json(claim.scope)}"
+    return f"{claim.operator}\n{claim.key}{within}"
 
 
 def _claimed(db: sqlite3.Connection, claim: Claim) -> Trigger | None:

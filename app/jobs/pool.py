@@ -31,6 +31,7 @@ from app.jobs.journal import Claim, Journal, activity_now
 from app.jobs.recorder import Recorder
 from app.jobs.run import STOPPED, Parts, Run
 from app.model import Domain, Fault, Job, Phase, Trigger, Wish, find_domain
+from app.scope import WHOLE, Scope
 
 log = structlog.get_logger()
 
@@ -69,36 +70,57 @@ class Pool:
         self._jobs = {job.job_id: job for job in reversed(await self._journal.newest_jobs(HELD_JOBS))}
         self._last = await self._journal.last_trigger()
 
-    def jobs(self) -> tuple[Job, ...]:
-        """The newest ``HELD_JOBS`` jobs as they are now, newest first."""
-        return tuple(self._now(job) for job in reversed(self._jobs.values()))
+    def jobs(self, scope: Scope = WHOLE) -> tuple[Job, ...]:
+        """The newest ``HELD_JOBS`` jobs, of them those that ``scope`` covers, as they are now, newest first."""
+        jobs = reversed(self._jobs.values())
+        return tuple(self._now(job) for job in jobs if scope.whole or scope.covers(*job.subject))
 
-    async def job(self, job_id: str) -> Job | None:
-        """One job as it is now, however old."""
-        held = self._jobs.get(job_id)
-        return self._now(held) if held else await self._journal.job(job_id)
+    async def job(self, job_id: str, scope: Scope = WHOLE) -> Job | None:
+        """One job as it is now, however old. One that ``scope`` does not cover is looked for as long as one that is not there."""
+        held = self._held(job_id, scope)
+        if held is not None:
+            return self._now(held)
+        found = await self._journal.job(job_id)
+        return found if found is not None and scope.covers(*found.subject) else None
 
-    def status(self) -> Trigger | None:
-        """The last trigger, its jobs as they are now."""
+    def status(self, scope: Scope = WHOLE) -> Trigger | None:
+        """The last trigger, its jobs as they are now. In a scope that is the last one that it covers a job of, and of its jobs
+        those."""
+        if not scope.whole:
+            return self._status_within(scope)
         if self._last is None:
             return None
         return replace(self._last, jobs=tuple(self._now(self._jobs.get(job.job_id, job)) for job in self._last.jobs))
 
-    async def trigger(self, vm_ids: Sequence[str] | None, *, all: bool, wish: Wish, idempotency_key: str | None) -> Trigger:
-        """Schedule dumps of the named VMs, or of ``all`` that run and are not being dumped: every one, or none.
+    def _held(self, job_id: str, scope: Scope) -> Job | None:
+        job = self._jobs.get(job_id)
+        return job if job is not None and scope.covers(*job.subject) else None
+
+    def _status_within(self, scope: Scope) -> Trigger | None:
+        jobs = self.jobs(scope)
+        own = tuple(job for job in reversed(jobs) if job.trigger_id == jobs[0].trigger_id)
+        return Trigger(trigger_id=own[0].trigger_id, at=own[0].requested_at, jobs=own) if own else None
+
+    async def trigger(
+        self, vm_ids: Sequence[str] | None, *, all: bool, wish: Wish, idempotency_key: str | None, scope: Scope = WHOLE
+    ) -> Trigger:
+        """Schedule dumps of the named VMs, or of ``all`` that run and are not being dumped: every one, or none. Only those that
+        ``scope`` covers are there for it.
 
         The same key and request within a day give the same trigger again. Raises ``VmErrors``, ``NothingToDump``,
         ``TooManyWaiting``, ``IdempotencyKeyReused``, a ``HypervisorError`` or a ``StateError``.
         """
-        claim = Claim(idempotency_key, wish.operator, msgspec.json.encode((vm_ids, all, wish))) if idempotency_key else None
+        asked = msgspec.json.encode((vm_ids, all, wish))
+        claim = Claim(idempotency_key, wish.operator, asked, scope) if idempotency_key else None
         async with self._triggering:
             if claim and (earlier := await self._journal.claimed(claim)):
                 return earlier
             self._hypervisor.check()
-            domains = await (self._everything() if all else self._named(vm_ids or ()))
+            known = tuple(one for one in self._hypervisor.domains() if scope.whole or scope.covers(*one.subject))
+            domains = await (self._everything(known) if all else self._named(vm_ids or (), known))
             waiting = len(self._tasks) - self._size
             if waiting + len(domains) > MAX_WAITING:
-                raise TooManyWaiting(max(0, waiting), len(domains), MAX_WAITING)
+                raise TooManyWaiting(max(0, waiting), len(domains), MAX_WAITING, counted=scope.whole)
             trigger = await self._journal.begin(_trigger(domains, wish), claim)
             self._last = trigger
             for job in trigger.jobs:
@@ -107,12 +129,12 @@ class Pool:
         await self._tell(trigger, wish)
         return trigger
 
-    async def cancel(self, job_id: str, by: str) -> Job | None:
-        """Ask a job to stop, for the operator ``by``; None if there is no such job. What has ended, or is sealed, stays as it
-        is."""
-        job = self._jobs.get(job_id)
+    async def cancel(self, job_id: str, by: str, scope: Scope = WHOLE) -> Job | None:
+        """Ask a job to stop, for the operator ``by``; None if there is no such job in ``scope``. What has ended, or is sealed,
+        stays as it is."""
+        job = self._held(job_id, scope)
         if job is None:
-            return await self._journal.job(job_id)
+            return await self.job(job_id, scope)
         if job_id in self._runs:
             self._runs[job_id].cancel(by)
         elif job.phase is Phase.QUEUED:
@@ -137,9 +159,9 @@ class Pool:
 
     # --- what a request means
 
-    async def _named(self, vm_ids: Sequence[str]) -> tuple[Domain, ...]:
-        """The VMs of a request, each once. Raises ``VmErrors`` with every one that is at fault."""
-        known = self._hypervisor.domains()
+    async def _named(self, vm_ids: Sequence[str], known: Sequence[Domain]) -> tuple[Domain, ...]:
+        """The VMs of a request among those that are ``known`` to it, each once. Raises ``VmErrors`` with every one that is at
+        fault."""
         found: dict[str, Domain] = {}
         faults: list[VmError] = []
         for vm in dict.fromkeys(vm_ids):
@@ -154,32 +176,33 @@ class Pool:
             raise VmErrors(faults)
         return tuple(found.values())
 
-    async def _everything(self) -> tuple[Domain, ...]:
-        """Every running VM that nobody dumps, be it we or somebody else. One whose QEMU hangs is left out, and told.
+    async def _everything(self, known: Sequence[Domain]) -> tuple[Domain, ...]:
+        """Every running VM of those that nobody dumps, be it we or somebody else. One whose QEMU hangs is left out, and told.
 
         Raises ``VmErrors`` for those that are busy with something else, ``NothingToDump``.
         """
         dumping = set(self._dumping())
         found: list[Domain] = []
         faults: list[VmError] = []
-        hanging: list[VmError] = []
-        for domain in self._hypervisor.domains():
+        hanging: list[tuple[VmError, Domain]] = []
+        for domain in known:
             if not domain.active or domain.uuid in dumping:
                 continue
             try:
                 await self._check(domain.vmid or domain.uuid, domain)
                 found.append(domain)
             except VmNotResponding as error:
-                hanging.append(error)
+                hanging.append((error, domain))
             except VmError as error:
                 if not (isinstance(error, DomainBusy) and error.operation == DUMP):
                     faults.append(error)
         if faults or (hanging and not found):
-            raise VmErrors(faults or hanging)
+            raise VmErrors(faults or [why for why, _ in hanging])
         if not found:
             raise NothingToDump
-        for each in hanging:
-            await self._journal.tell(activity_now("warning", each.code, f"Left out of a dump of all VMs: {each}"))
+        for why, domain in hanging:
+            line = activity_now("warning", why.code, f"Left out of a dump of all VMs: {why}", about=[domain.subject])
+            await self._journal.tell(line)
         return tuple(found)
 
     async def _check(self, vm: str, domain: Domain) -> None:
@@ -241,6 +264,7 @@ class Pool:
             await self._journal.save(job)
         finally:
             if job.phase.final:
+                self._changes.ended(job.job_id)
                 self._changes.publish("job", job)
 
     def _now(self, job: Job) -> Job:
@@ -251,7 +275,8 @@ class Pool:
         names = ", ".join(job.dom for job in trigger.jobs[:5])
         more = f" and {len(trigger.jobs) - 5} more" if len(trigger.jobs) > 5 else ""
         only = trigger.jobs[0] if len(trigger.jobs) == 1 else None
-        line = activity_now("info", "dump-scheduled", f"{wish.operator} asked for a dump of {names}{more}.", job=only)
+        message, about = f"{wish.operator} asked for a dump of {names}{more}.", [job.subject for job in trigger.jobs]
+        line = activity_now("info", "dump-scheduled", message, job=only, about=about)
         with contextlib.suppress(StateError):  # the jobs are scheduled; the log has the line
             await self._journal.tell(line)
 

@@ -155,7 +155,9 @@ class Recorder:
         """The record is told whether or not this line can be kept."""
         message = f"{record.dom} was dumped by hand by {record.operator}."
         try:
-            await self._journal.tell(activity_now("success", "dumped-by-hand", message, dump_id=record.dump_id))
+            await self._journal.tell(
+                activity_now("success", "dumped-by-hand", message, dump_id=record.dump_id, about=[record.subject])
+            )
         except StateError as error:
             log.error("activity_not_kept", code=error.code, message=str(error))
 

@@ -99,7 +99,9 @@ class Watch:
             standing = await self.hypervisor.resume_left_paused(dumped)
             for name in standing.resumed:
                 message = f"{name} stood still because of a dump that broke off, and was resumed."
-                await self.journal.tell(activity_now("warning", "guest-resumed", message, job=job))
+                whose = job if job is not None and job.dom == name else None
+                about = [domain.subject for domain in self.hypervisor.domains() if domain.name == name]
+                await self.journal.tell(activity_now("warning", "guest-resumed", message, job=whose, about=about))
             for uuid, message in standing.stuck.items():
                 await self._alarm(uuid, message, job)
             if not standing.stuck or asyncio.get_running_loop().time() > until:
@@ -110,4 +112,6 @@ class Watch:
         """Told once: it stays on the page until it is over."""
         if self.alarms.of(uuid) is None:
             await self.alarms.raise_for(uuid, message)
-            await self.journal.tell(activity_now("error", "guest-left-paused", message, job=job))
+            whose = job if job is not None and job.uuid == uuid else None
+            about = [domain.subject for domain in self.hypervisor.domains() if domain.uuid == uuid]
+            await self.journal.tell(activity_now("error", "guest-left-paused", message, job=whose, about=about))

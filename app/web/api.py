@@ -11,6 +11,7 @@ from app.errors import RequestError
 from app.model import Wish
 from app.web import answers, asked, keys, requests
 from app.web.errors import ProblemError
+from app.web.sight import Sight
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
@@ -37,9 +38,8 @@ async def trigger(request: web.Request) -> web.StreamResponse:
         max_pause_ms=wanted.max_pause_ms,
         reason=wanted.reason,
         case=wanted.case,
-        operator=request[keys.IDENTITY].name,
     )
-    scheduled = await request.app[keys.POOL].trigger(
+    scheduled = await Sight(request).trigger(
         wanted.vm_ids, all=bool(wanted.all), wish=wish, idempotency_key=_idempotency_key(request)
     )
     return as_json(answers.Scheduled.of(scheduled), status=202)
@@ -56,9 +56,7 @@ async def records(request: web.Request) -> web.StreamResponse:
     """A page of records, and how many match. They are JSON already, and go out as they lie in the index."""
     query = requests.query(request.query, asked.RecordsQuery)
     wanted = query.page()
-    page = await request.app[keys.INDEX].page(
-        wanted.filters, limit=query.limit, order=query.order, offset=wanted.offset, after=wanted.after
-    )
+    page = await Sight(request).page(wanted.filters, limit=query.limit, order=query.order, offset=wanted.offset, after=wanted.after)
     return as_json(
         answers.Records(
             records=page.records,
@@ -74,7 +72,7 @@ async def record(request: web.Request) -> web.StreamResponse:
     """One record: the whole manifest."""
     requests.query(request.query, requests.Query)
     dump_id = request.match_info["dump_id"]
-    found = await request.app[keys.INDEX].get(dump_id)
+    found = await Sight(request).record(dump_id)
     if found is None:
         raise ProblemError("record-unknown", f"There is no record of a dump {dump_id!r}.")
     return as_json(answers.Manifest.of(found))
@@ -83,20 +81,20 @@ async def record(request: web.Request) -> web.StreamResponse:
 async def status(request: web.Request) -> web.StreamResponse:
     """The last trigger."""
     requests.query(request.query, requests.Query)
-    return as_json(answers.Status.of(request.app[keys.POOL].status()))
+    return as_json(answers.Status.of(Sight(request).status()))
 
 
 async def jobs(request: web.Request) -> web.StreamResponse:
     """The jobs, newest first."""
     requests.query(request.query, requests.Query)
-    return as_json(answers.Jobs(jobs=tuple(answers.Job.of(job) for job in request.app[keys.POOL].jobs())))
+    return as_json(answers.Jobs(jobs=tuple(answers.Job.of(job) for job in Sight(request).jobs())))
 
 
 async def job(request: web.Request) -> web.StreamResponse:
     """One job."""
     requests.query(request.query, requests.Query)
     job_id = request.match_info["job_id"]
-    found = await request.app[keys.POOL].job(job_id)
+    found = await Sight(request).job(job_id)
     if found is None:
         raise _unknown_job(job_id)
     return as_json(answers.Job.of(found))
@@ -108,7 +106,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     if body := await request.read():
         requests.body(body, requests.EmptyBody)
     job_id = request.match_info["job_id"]
-    found = await request.app[keys.POOL].cancel(job_id, request[keys.IDENTITY].name)
+    found = await Sight(request).cancel(job_id)
     if found is None:
         raise _unknown_job(job_id)
     about(found.dom, job_id=job_id, phase=found.phase.value)
@@ -123,23 +121,23 @@ async def stats(request: web.Request) -> web.StreamResponse:
     """Totals over all records, or of each VM or day in a range."""
     query = requests.query(request.query, asked.StatsQuery)
     since, until = query.bounds()
-    index = request.app[keys.INDEX]
+    sight = Sight(request)
     match query.by:
         case "vm":
-            return as_json(answers.StatsByVm(since=since, until=until, vms=await index.stats_by_vm(since, until)))
+            return as_json(answers.StatsByVm(since=since, until=until, vms=await sight.stats_by_vm(since, until)))
         case "day":
-            return as_json(answers.StatsByDay(since=since, until=until, days=await index.stats_by_day(since, until)))
-    return as_json(await index.stats())
+            return as_json(answers.StatsByDay(since=since, until=until, days=await sight.stats_by_day(since, until)))
+    return as_json(await sight.stats())
 
 
 async def activity(request: web.Request) -> web.StreamResponse:
     """What happened last, newest first."""
     query = requests.query(request.query, requests.ActivityQuery)
-    lines = await request.app[keys.JOURNAL].activity(query.limit)
+    lines = await Sight(request).activity(query.limit)
     return as_json(answers.ActivityLog(activity=tuple(answers.Activity.of(line) for line in lines)))
 
 
 async def live_vms(request: web.Request) -> web.StreamResponse:
     """The inventory as it was last seen, running or not."""
     requests.query(request.query, requests.Query)
-    return as_json(answers.LiveVms(vms=tuple(answers.Vm.of(sighting) for sighting in request.app[keys.INVENTORY].sightings())))
+    return as_json(answers.LiveVms(vms=tuple(answers.Vm.of(sighting) for sighting in Sight(request).vms())))

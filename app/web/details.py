@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from app.model import Manifest, from_rfc3339, rfc3339
-from app.web import keys
 from app.web.errors import ProblemError
+from app.web.sight import Sight
 from app.web.templates import ago_text, bytes_text, duration_text, render_page
 
 NONE = "–"
@@ -38,7 +38,7 @@ async def page(request: web.Request) -> web.StreamResponse:
     Its query string is that of the list from which somebody came, and is for the way back alone.
     """
     dump_id = request.match_info["dump_id"]
-    record = await request.app[keys.INDEX].get(dump_id)
+    record = await Sight(request).record(dump_id)
     if record is None:
         raise ProblemError("record-unknown", f"There is no record of a dump {dump_id!r}.")
     now = datetime.now(UTC)

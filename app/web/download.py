@@ -12,7 +12,8 @@ from aiohttp import web
 
 from app.errors import StateError
 from app.model import DumpRecord
-from app.web import asked, keys, requests, spreadsheet
+from app.web import asked, requests, spreadsheet
+from app.web.sight import Sight
 
 log = structlog.get_logger()
 
@@ -21,7 +22,7 @@ async def records_csv(request: web.Request) -> web.StreamResponse:
     """Each piece is made on a thread, and only when the one before has been taken. If reading fails in the middle the
     connection is cut off, so that nobody takes a part for the whole."""
     query = requests.query(request.query, asked.CsvQuery)
-    chunks = request.app[keys.INDEX].chunks(query.filters(), query.order)
+    chunks = Sight(request).chunks(query.filters(), query.order)
     async with contextlib.aclosing(pieces_of(chunks)) as pieces:
         first = await anext(pieces)  # what is wrong so far is answered with a problem document
         response = web.StreamResponse(

@@ -22,8 +22,8 @@ from app.model import HistoryStatus
 from app.records.index import RecordIndex
 from app.state import State
 from app.web.assets import Assets
+from app.web.feeds import Feeds
 from app.web.names import OwnNames
-from app.web.view import View
 
 if TYPE_CHECKING:  # it refuses with problems, whose pages are made with these keys
     from app.web.proxy import Proxies
@@ -42,7 +42,7 @@ JOURNAL = web.AppKey("journal", Journal)
 INVENTORY = web.AppKey("inventory", Inventory)
 POOL = web.AppKey("pool", Pool)
 CHANGES = web.AppKey("changes", Changes)
-VIEW = web.AppKey("view", View)
+FEEDS = web.AppKey("feeds", Feeds)
 ASSETS = web.AppKey("assets", Assets)
 RIGHTS: web.AppKey[Mapping[tuple[str, str], Right | None]] = web.AppKey("rights")
 """What each route takes, by its method and the pattern of its path; None: a login is enough, or not even that."""

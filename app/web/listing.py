@@ -15,11 +15,11 @@ import msgspec
 from msgspec import Meta
 
 from app.errors import RequestError
-from app.records.index import RecordIndex
 from app.records.search import Filters, Order
 from app.web import requests
 from app.web.answers import Record
 from app.web.asked import CsvQuery, RangeQuery
+from app.web.sight import Sight
 from app.web.view import NEWEST_RECORDS, Snapshot
 
 Limit = Literal["25", "50", "100", "250"]
@@ -90,19 +90,19 @@ class Listing:
         return self.view.vm
 
 
-async def listing_of(given: Mapping[str, str], index: RecordIndex, snapshot: Snapshot) -> Listing:
+async def listing_of(given: Mapping[str, str], sight: Sight, snapshot: Snapshot) -> Listing:
     """What an address with this query string shows. A page behind the last one is the last one."""
     view, problems = understood(given)
     if view.is_newest:
         newest = snapshot.message
         return Listing(view=view, records=newest.records[: int(view.limit)], count=newest.stats.total_dumps, problems=problems)
     limit, wanted = int(view.limit), view.filters()
-    found = await index.page(wanted, limit=limit, order=view.order, offset=(view.page - 1) * limit)
+    found = await sight.page(wanted, limit=limit, order=view.order, offset=(view.page - 1) * limit)
     if view.page > pages_of(found.count, limit):
         last = pages_of(found.count, limit)
         problems = [*problems, f"There is no page {view.page}: this is page {last}, the last one."]
         view = msgspec.structs.replace(view, page=last)
-        found = await index.page(wanted, limit=limit, order=view.order, offset=(view.page - 1) * limit)
+        found = await sight.page(wanted, limit=limit, order=view.order, offset=(view.page - 1) * limit)
     records = [msgspec.json.decode(record, type=Record) for record in found.records]
     return Listing(view=view, records=records, count=found.count, problems=problems)
 

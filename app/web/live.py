@@ -16,6 +16,7 @@ from app.web import keys, requests
 from app.web.answers import encode
 from app.web.errors import ProblemError
 from app.web.messages import Alive
+from app.web.sight import Sight
 from app.web.subscriber import FeedQuery, Subscriber, subscribe
 
 log = structlog.get_logger()
@@ -58,10 +59,11 @@ async def feed(request: web.Request) -> web.StreamResponse:
     socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SEC, timeout=_CLOSE_SEC, max_msg_size=_LONGEST_MESSAGE_BYTES)
     if not socket.can_prepare(request).ok:
         raise ProblemError("upgrade-required", "This is a websocket: ask for an upgrade.", headers={"Upgrade": "websocket"})
+    told = await Sight(request).feed()
     await socket.prepare(request)
     request.app[_OPEN].open.add(socket)
     try:
-        with subscribe(request.app, query.since, topics) as subscriber:
+        with subscribe(told, query.since, topics) as subscriber:
             await _serve(request, socket, subscriber)
     finally:
         request.app[_OPEN].open.discard(socket)

@@ -17,6 +17,7 @@ from app.web.answers import Answer
 from app.web.api import as_json
 from app.web.connection import told_when_gone
 from app.web.errors import login_required
+from app.web.sight import Sight
 from app.web.subscriber import FeedQuery, News, Subscriber, subscribe
 
 PATH = "/api/memory-dumps/changes"
@@ -89,8 +90,9 @@ async def changes(request: web.Request) -> web.StreamResponse:
 
 
 async def _heard(request: web.Request, since: str, topics: frozenset[str], wait_sec: int) -> Heard:
+    feed = await Sight(request).feed()
     with (
-        subscribe(request.app, since, topics) as subscriber,
+        subscribe(feed, since, topics) as subscriber,
         request.app[_WAITING].with_one_more(subscriber),
         told_when_gone(request, subscriber.stop),
     ):

@@ -15,6 +15,7 @@ from app.web.errors import ProblemError
 from app.web.guard import FORM_TYPES, SESSION_COOKIE
 from app.web.listing import LIMITS, listing_of
 from app.web.requests import Query
+from app.web.sight import Sight
 from app.web.templates import render_page
 
 HOME = "/memory-dumps"
@@ -48,8 +49,9 @@ async def home(_request: web.Request) -> web.StreamResponse:
 
 async def memory_dumps(request: web.Request) -> web.StreamResponse:
     """``GET /memory-dumps``: the same snapshot that the live feed begins with, rendered, and the records that are asked for."""
-    view = request.app[keys.VIEW].snapshot()
-    listing = await listing_of(request.query, request.app[keys.INDEX], view)
+    sight = Sight(request)
+    view = (await sight.feed()).view.snapshot()
+    listing = await listing_of(request.query, sight, view)
     context: dict[str, Any] = {
         "page": "memory-dumps",
         "listing": listing,

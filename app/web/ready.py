@@ -46,7 +46,8 @@ class _Found:
 
 
 async def readyz(request: web.Request) -> web.StreamResponse:
-    """200 when dumps can be made, else 503. Without a login the status code alone: the words name paths and hosts.
+    """200 when dumps can be made, else 503. Without a login the status code alone: the words name paths and hosts. Who may not
+    know of all is not told what is wrong, nor how many records wait: those may be others'.
 
     The shared history is not essential: while it is away, dumps are sealed and recorded all the same.
     """
@@ -55,14 +56,16 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     status = 200 if ready else 503
     if keys.IDENTITY not in request:
         return web.Response(status=status)
+    whole = request[keys.IDENTITY].scope.whole
     history = request.app[keys.HISTORY]()
     answer = Readiness(
         status="ready" if ready else "not-ready",
         dependencies={
-            name: Dependency(state=one.state, essential=one.essential, message=one.message) for name, one in found.items()
+            name: Dependency(state=one.state, essential=one.essential, message=one.message if whole else None)
+            for name, one in found.items()
         },
-        pending_records=history.pending,
-        set_aside_records=history.set_aside,
+        pending_records=history.pending if whole else 0,
+        set_aside_records=history.set_aside if whole else 0,
     )
     return as_json(answer, status=status)
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import msgspec
-from aiohttp import web
 from msgspec import Meta
 
 from app.changes import TOPICS, Advance, Change, Changes, Subscription
 from app.errors import RequestError
-from app.web import keys, requests
+from app.web import requests
 from app.web.answers import encode
+from app.web.feeds import Feed
 from app.web.messages import ProgressMessage, noun
 from app.web.view import Snapshot
 
@@ -48,12 +48,12 @@ class FeedQuery(requests.Query, frozen=True, kw_only=True):
 
 
 @contextmanager
-def subscribe(app: web.Application, since: str, topics: frozenset[str]) -> Iterator[Subscriber]:
+def subscribe(feed: Feed, since: str, topics: frozenset[str]) -> Iterator[Subscriber]:
     """Somebody who has heard everything up to ``since`` or, where that is no place any more, begins with a snapshot."""
-    changes = app[keys.CHANGES]
+    changes = feed.changes
     place, first = changes.place_of(since), None
     if place is None:
-        place, first = changes.place, _first(app[keys.VIEW].snapshot(), topics)
+        place, first = changes.place, _first(feed.view.snapshot(), topics)
     with changes.subscribe(place.change, place.advance) as subscription:
         yield Subscriber(changes, subscription, topics, first)
 

@@ -24,6 +24,7 @@ NEWEST_JOBS = 50
 NEWEST_RECORDS = 50
 NEWEST_ACTIVITY = 20
 
+_NO_STATS = model.Stats(total_dumps=0, total_vms=0, total_size_bytes=0, avg_duration_sec=0.0, last_dump=None)
 _NO_TIME = '"now":""'
 
 
@@ -46,7 +47,8 @@ class View:
         self._hypervisor: messages.Hypervisor | None = None
         self._history: messages.History | None = None
         self._room: model.Room | None = None
-        self._stats = model.Stats(total_dumps=0, total_vms=0, total_size_bytes=0, avg_duration_sec=0.0, last_dump=None)
+        self._stats: model.Stats | None = None
+        self._hears = False
         self._jobs: dict[str, Job] = {}  # oldest first
         self._records: deque[Record] = deque(maxlen=NEWEST_RECORDS)  # newest first, as the next
         self._activity: deque[Activity] = deque(maxlen=NEWEST_ACTIVITY)
@@ -60,13 +62,23 @@ class View:
         stats: model.Stats,
         activity: Sequence[model.Activity],
     ) -> None:
-        """Take in what the stores hold, each newest first, and hear what is published from now on."""
-        self._jobs = {job.job_id: Job.of(job) for job in reversed(jobs[:NEWEST_JOBS])}
-        self._records.extend(msgspec.json.decode(record, type=Record) for record in records[:NEWEST_RECORDS])
-        self._activity.extend(Activity.of(line) for line in activity[:NEWEST_ACTIVITY])
-        self._stats = stats
-        self._seen = self._changes.newest  # what was told before is in the stores
-        self._changes.listen(self._hear)
+        """Take in what the stores hold, each newest first, and hear what is published from now on. What was heard is newer."""
+        self._jobs = {job.job_id: Job.of(job) for job in reversed(jobs[:NEWEST_JOBS])} | self._jobs
+        for record in records[:NEWEST_RECORDS]:
+            self._fold_record(msgspec.json.decode(record, type=Record))
+        heard = tuple(self._activity)
+        older = [line for line in map(Activity.of, activity) if line not in heard]
+        self._activity.extend(older[: NEWEST_ACTIVITY - len(heard)])
+        self._stats = self._stats or stats
+        self._kept = None
+        self.hear()
+
+    def hear(self) -> None:
+        """Hear what is published from now on: already before ``begin``, where the stores are asked while things happen."""
+        if not self._hears:
+            self._hears = True
+            self._seen = self._changes.newest  # what was told before is in the stores
+            self._changes.listen(self._hear)
 
     def _hear(self, news: Change | Advance) -> None:
         if isinstance(news, Change):
@@ -93,7 +105,7 @@ class View:
             room=self._room,
             vms=self._vms,
             jobs=tuple(reversed(self._jobs.values())),
-            stats=self._stats,
+            stats=self._stats or _NO_STATS,
             records=tuple(self._records),
             activity=tuple(self._activity),
         )
@@ -127,5 +139,6 @@ class View:
 
     def _fold_record(self, record: Record) -> None:
         """Newest first by their timestamp, which need not be the order in which they came."""
-        newest = sorted((record, *self._records), key=lambda one: (one.timestamp, one.dump_id), reverse=True)
+        others = (one for one in self._records if one.dump_id != record.dump_id)
+        newest = sorted((record, *others), key=lambda one: (one.timestamp, one.dump_id), reverse=True)
         self._records = deque(newest[:NEWEST_RECORDS], maxlen=NEWEST_RECORDS)

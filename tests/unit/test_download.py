@@ -11,7 +11,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.typedefs import Handler
 
+from app.access import Identity
 from app.errors import StateUnwritable
 from app.model import DumpRecord
 from app.records.index import RecordIndex
@@ -46,9 +48,16 @@ class FakeIndex:
             self.ended.set()
 
 
+@web.middleware
+async def _let_in(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request[keys.IDENTITY] = Identity("admin", "token")
+    response: web.StreamResponse = await handler(request)
+    return response
+
+
 @contextlib.asynccontextmanager
 async def serving(index: FakeIndex) -> AsyncIterator[TestClient[web.Request, web.Application]]:
-    app = web.Application(middlewares=[errors.answer_problems])
+    app = web.Application(middlewares=[errors.answer_problems, _let_in])
     app[keys.INDEX] = cast(RecordIndex, index)
     app.router.add_get(PATH, download.records_csv, allow_head=True)
     async with TestClient(TestServer(app)) as client:
