@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 _MET = "100-continue"
 HANDSHAKE_SEC = 10.0
+LINGER_SEC = 2.0
+"""So long what still comes of a refused body is dropped, for its sender to read why; then the connection ends."""
 
 
 class Connection(web.RequestHandler):
@@ -109,4 +111,4 @@ async def listen(runner: web.AppRunner, listening: socket.socket, tls: ssl.SSLCo
 def _connection(server: web.Server, loop: asyncio.AbstractEventLoop) -> Connection:
     """Without aiohttp's own log of requests (its types do not know that None means this), and without unpacking of bodies:
     one that is packed would be read before the gate could refuse it."""
-    return Connection(server, loop=loop, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
+    return Connection(server, loop=loop, access_log=None, auto_decompress=False, lingering_time=LINGER_SEC)  # type: ignore[arg-type]
