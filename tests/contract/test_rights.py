@@ -24,12 +24,13 @@ from app.application import create_app, lay_foundation, open_beside
 from app.config import Settings
 from app.model import rfc3339
 from app.rights import ROLES, Role
-from app.scope import WHOLE
+from app.scope import WHOLE, Scope
 from app.web.errors import REFERENCE
 from app.web.guard import PUBLIC, SESSION_COOKIE, route_of
 from app.web.route import Route
 from app.web.routes import ROUTES
-from tests.contract.speech import Api
+from tests.contract.conftest import ALPHA, BETA, VMS
+from tests.contract.speech import ANSWER_SEC, FEED, TRIGGER, Api
 from tests.service import Service, service_environment
 
 LONG_AGO, AFTER_THAT, LATER = (f"{year}-01-01T00:00:00.000000Z" for year in (2001, 2002, 2999))
@@ -107,8 +108,8 @@ async def test_no_address_answers_that_is_not_in_the_table(tmp_path: Path) -> No
     assert len(ROUTES) == len({(route.method, route.pattern) for route in ROUTES})
 
 
-def path_of(route: Route) -> str:
-    return re.sub(r"{(\w+)[^}]*}", lambda variable: SAMPLES[variable[1]], route.pattern)
+def path_of(route: Route, ids: Mapping[str, str]) -> str:
+    return re.sub(r"{(\w+)[^}]*}", lambda variable: ids[variable[1]], route.pattern)
 
 
 def is_public(route: Route) -> bool:
@@ -119,7 +120,7 @@ def is_page(route: Route) -> bool:
     return route.pattern == REFERENCE or not route.pattern.startswith(("/api/", "/healthz", "/readyz"))
 
 
-async def answer_to(api: Api, service: Service, route: Route, caller: Caller) -> tuple[int, str, str]:
+async def answer_to(service: Service, route: Route, caller: Caller, ids: Mapping[str, str] = SAMPLES) -> tuple[int, str, str]:
     """Status, body, and where it leads; asked as the service's own page would."""
     headers = {**caller.headers, "Origin": service.url, "Content-Type": "application/json"}
     if route.websocket:
@@ -134,7 +135,7 @@ async def answer_to(api: Api, service: Service, route: Route, caller: Caller) ->
         query = {**(query or {}), "wait": "0"}
     async with (
         aiohttp.ClientSession(service.url, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        session.request(route.method, path_of(route), headers=headers, params=query, allow_redirects=False) as answer,
+        session.request(route.method, path_of(route, ids), headers=headers, params=query, allow_redirects=False) as answer,
     ):
         body = "" if answer.status == 101 else await answer.text()
         return answer.status, body, urlsplit(answer.headers.get("Location", "")).path
@@ -146,7 +147,7 @@ async def test_every_address_lets_in_who_has_its_right_and_nobody_else(
 ) -> None:
     wrong = []
     for caller in callers:
-        status, body, leads_to = await answer_to(api, service, route, caller)
+        status, body, leads_to = await answer_to(service, route, caller)
         if caller.role is None and not is_public(route):
             right = (status, leads_to) == (303, "/login") if is_page(route) else status == 401 and '"login-required"' in body
         elif caller.role is not None and route.right is not None and route.right not in ROLES[caller.role]:
@@ -177,3 +178,65 @@ async def test_an_address_that_there_is_not_tells_nobody_so_who_is_not_logged_in
         for caller in callers:
             async with session.get("/api/nowhere", headers=caller.headers) as answer:
                 assert (caller.called, answer.status) == (caller.called, 401 if caller.role is None else 404)
+
+
+# --- scopes
+
+FOREIGN = re.compile(
+    "|".join(
+        re.escape(text) for vm in VMS if vm is not ALPHA for text in (vm.uuid, vm.name) if len(text) > 3 and text != ALPHA.uuid
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def tenant(service: Service) -> Caller:
+    """An operator of one VM, ``alpha``."""
+
+    def introduce(connection: sqlite3.Connection) -> None:
+        accounts.add(connection, "tenant", "operator", Scope(vms=(ALPHA.name,)), None, LONG_AGO)
+        tokens.add(connection, hash_of("token-tenant"), "tenant", "x", None, WHOLE, LONG_AGO, LATER)
+
+    with contextlib.closing(open_beside(Settings.from_environment(service.environment))) as state:
+        state.run_now(introduce)
+    return Caller("tenant", bearer("token-tenant"), "operator")
+
+
+async def ids_of_a_foreign_dump(api: Api) -> dict[str, str]:
+    """Made by another, so that there is something to learn of."""
+    async with api.session.post(TRIGGER, json={"vm_ids": [BETA.uuid]}) as answer:
+        (job,) = (await answer.json())["jobs"]
+    async with api.feed() as feed:
+        ended = await feed.ended([job["job_id"]], snapshot=await feed.next())
+    return {"job_id": job["job_id"], "dump_id": ended[job["job_id"]]["dump_id"], "number": "1", "name": "admin", "path": "main.js"}
+
+
+async def test_no_address_tells_a_tenant_of_anothers_vms(api: Api, service: Service, tenant: Caller) -> None:
+    there = await ids_of_a_foreign_dump(api)
+    told: list[object] = []
+    for route in ROUTES:
+        for ids in (there, SAMPLES):
+            status, body, _ = await answer_to(service, route, tenant, ids)
+            told += [(route.name, status, found[0]) for found in FOREIGN.finditer(body)]
+        if "{job_id}" in route.pattern or "{dump_id}" in route.pattern:
+            real, none = [await answer_to(service, route, tenant, ids) for ids in (there, SAMPLES)]
+            told += [(route.name, real, none)] * (real[0] != none[0] or anonymous(real[1], there) != anonymous(none[1], SAMPLES))
+    assert not told
+
+
+def anonymous(body: str, ids: Mapping[str, str]) -> str:
+    for text in (ids["job_id"], ids["dump_id"]):
+        body = body.replace(text, "…")
+    return body
+
+
+async def test_the_feed_tells_a_tenant_of_their_own_vms_alone(api: Api, service: Service, tenant: Caller) -> None:
+    async with aiohttp.ClientSession(service.url, headers=dict(tenant.headers)) as session, session.ws_connect(FEED) as socket:
+        first = await socket.receive_str()
+        assert ALPHA.uuid in first
+        assert not FOREIGN.search(first)
+        await ids_of_a_foreign_dump(api)
+        async with session.post(TRIGGER, json={"all": True}) as answer:
+            (job,) = (await answer.json())["jobs"]
+        while '"completed"' not in (text := await socket.receive_str(timeout=ANSWER_SEC)) or job["job_id"] not in text:
+            assert not FOREIGN.search(text), text
