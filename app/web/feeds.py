@@ -25,6 +25,7 @@ from app.jobs.pool import Pool
 from app.records.index import RecordIndex
 from app.records.search import Filters
 from app.scope import Scope
+from app.web.discretion import job_within, line_within
 from app.web.view import NEWEST_ACTIVITY, NEWEST_RECORDS, View
 
 log = structlog.get_logger()
@@ -109,7 +110,7 @@ class _Narrowed:
         scope, stores = self._scope, self._stores
         self.view.hear()
         self._unlisten = stores.changes.listen(self._hear)
-        jobs = stores.pool.jobs(scope)
+        jobs = [job_within(scope, job) for job in stores.pool.jobs(scope)]
         self._running = {job.job_id for job in jobs if not job.phase.final}
         self._tell_if_new("hypervisor", self._hypervisor())
         self._tell_if_new("history", model.HistoryStatus(state=model.HistoryState.OFF, since=datetime.now(UTC)))
@@ -117,7 +118,7 @@ class _Narrowed:
         self.view.begin(
             jobs=jobs,
             records=(await stores.index.page(Filters(scope=scope), limit=NEWEST_RECORDS)).records,
-            activity=await stores.journal.activity(NEWEST_ACTIVITY, scope),
+            activity=[line_within(scope, line) for line in await stores.journal.activity(NEWEST_ACTIVITY, scope)],
             stats=self._told.setdefault("stats", await stores.index.stats(scope)),  # type: ignore[arg-type]
         )
 
@@ -138,11 +139,11 @@ class _Narrowed:
             case model.HypervisorStatus():
                 self._tell_if_new("hypervisor", self._hypervisor())
             case model.Job() as job if self._scope.covers(*job.subject):
-                self._tell_job(job)
+                self._tell_job(job_within(self._scope, job))
             case model.DumpRecord() as record if self._scope.covers(*record.subject):
                 self.changes.publish("record", record)
             case model.Activity() as line if may_see(self._scope, line):
-                self.changes.publish("activity", line)
+                self.changes.publish("activity", line_within(self._scope, line))
             case model.Stats():
                 self._count_again()
             case _:  # others', or figures that tell of them: what waits for the shared history, how much room is left

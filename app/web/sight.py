@@ -15,6 +15,7 @@ from app.model import Activity, DayStats, DumpRecord, Job, Sighting, Stats, Trig
 from app.records.index import Page
 from app.records.search import Filters, Order, Position
 from app.web import keys
+from app.web.discretion import job_within, line_within, trigger_within
 from app.web.feeds import Feed
 
 
@@ -34,15 +35,18 @@ class Sight:
 
     def jobs(self) -> tuple[Job, ...]:
         """Newest first."""
-        return self._app[keys.POOL].jobs(self.scope)
+        jobs = self._app[keys.POOL].jobs(self.scope)
+        return jobs if self.scope.whole else tuple(job_within(self.scope, job) for job in jobs)
 
     async def job(self, job_id: str) -> Job | None:
         """One job, however old."""
-        return await self._app[keys.POOL].job(job_id, self.scope)
+        found = await self._app[keys.POOL].job(job_id, self.scope)
+        return job_within(self.scope, found) if found is not None else None
 
     def status(self) -> Trigger | None:
         """The last trigger."""
-        return self._app[keys.POOL].status(self.scope)
+        last = self._app[keys.POOL].status(self.scope)
+        return trigger_within(self.scope, last) if last is not None else None
 
     async def trigger(self, vm_ids: Sequence[str] | None, *, all: bool, wish: Wish, idempotency_key: str | None) -> Trigger:
         """Schedule dumps, in the caller's name."""
@@ -52,7 +56,8 @@ class Sight:
 
     async def cancel(self, job_id: str) -> Job | None:
         """Ask a job to stop, in the caller's name."""
-        return await self._app[keys.POOL].cancel(job_id, self._identity.name, self.scope)
+        found = await self._app[keys.POOL].cancel(job_id, self._identity.name, self.scope)
+        return job_within(self.scope, found) if found is not None else None
 
     # --- records
 
@@ -84,7 +89,8 @@ class Sight:
 
     async def activity(self, limit: int) -> tuple[Activity, ...]:
         """What happened last, newest first."""
-        return await self._app[keys.JOURNAL].activity(limit, self.scope)
+        lines = await self._app[keys.JOURNAL].activity(limit, self.scope)
+        return tuple(line_within(self.scope, line) for line in lines)
 
     async def feed(self) -> Feed:
         """What is told as it happens."""
