@@ -16,6 +16,7 @@
     │   ├── TokenUnknown                 token-unknown
     │   ├── LastAdministrator            last-administrator
     │   ├── BeyondOwnRights              beyond-own-rights
+    │   ├── PasswordWrong                password-wrong
     │   └── TooManyLogins                too-many-logins   (and when to try again)
     ├── VmError                          one VM of a request is at fault; several travel in VmErrors
     │   ├── VmUnknown                    vm-unknown
@@ -176,6 +177,15 @@ class BeyondOwnRights(AccessError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"A token of {name} cannot have more rights than {name} has, nor a wider scope.")
+
+
+class PasswordWrong(AccessError):
+    """Who changes their own password shows the one before."""
+
+    code = "password-wrong"
+
+    def __init__(self) -> None:
+        super().__init__("That is not the password of this account. An administrator can give it another one.")
 
 
 class TooManyLogins(AccessError):

@@ -18,7 +18,7 @@ from app.access.passwords import Passwords
 from app.access.presence import Key, Presence
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
 from app.config import AuthMode
-from app.errors import StateError
+from app.errors import PasswordWrong, StateError
 from app.model import from_rfc3339, rfc3339
 from app.rights import Role
 from app.scope import Scope
@@ -86,9 +86,8 @@ class Access:
     async def log_in(self, name: str, password: str, address: str) -> str | None:
         """A session's secret for a name and its password; None if they do not fit, without a hint, not even by the time it takes,
         which of them. Raises ``TooManyLogins``."""
-        self._attempts.take(address, name)
-        kept = await self._state.read(lambda connection: accounts.password_of(connection, name))
-        if not await self.passwords.fits(password, kept):
+        kept, fits = await self._try(name, password, address)
+        if not fits:
             # A name that is nobody's may be a password in the wrong field: it is told apart, so that its refusal takes
             # the same time as any other, but it does not get into the audit trail.
             about(name if kept is not None else "", kind=name)
@@ -108,6 +107,19 @@ class Access:
             return None
         self._attempts.give_back(address, name)
         return session
+
+    async def check_password(self, name: str, password: str, address: str) -> None:
+        """Before somebody who is logged in changes it. Raises ``PasswordWrong``, ``TooManyLogins``."""
+        _, fits = await self._try(name, password, address)
+        if not fits:
+            raise PasswordWrong
+        self._attempts.give_back(address, name)
+
+    async def _try(self, name: str, password: str, address: str) -> tuple[str | None, bool]:
+        """One try: the hash that is kept, and whether the password fits it."""
+        self._attempts.take(address, name)
+        kept = await self._state.read(lambda connection: accounts.password_of(connection, name))
+        return kept, await self.passwords.fits(password, kept)
 
     async def redeem(self, code: str) -> str | None:
         """A session's secret for a login code, once; None if the code is unknown, used up or too old."""

@@ -42,6 +42,7 @@ REFERENCE = "/api/docs"
 STATUS: Mapping[str, int] = {
     "request-invalid": 400,
     "request-malformed": 400,
+    "password-wrong": 400,
     "login-required": 401,
     "host-not-allowed": 403,
     "origin-not-allowed": 403,

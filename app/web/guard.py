@@ -39,6 +39,7 @@ FORMS = frozenset(
         ("POST", "/accounts/{name}/password"),
         ("POST", "/accounts/{name}/remove"),
         ("POST", "/tokens"),
+        ("POST", "/tokens/password"),
         ("POST", "/tokens/{number}/revoke"),
     }
 )

@@ -10,7 +10,7 @@ from aiohttp import web
 from app.access.accounts import Account as Kept
 from app.access.audit import about
 from app.access.tokens import Token as KeptToken
-from app.errors import RequestError, TokenUnknown
+from app.errors import AccountUnknown, RequestError, TokenUnknown
 from app.model import from_rfc3339, rfc3339
 from app.rights import Role
 from app.web import keys, requests
@@ -116,6 +116,23 @@ async def set_password(request: web.Request) -> web.StreamResponse:
     asked = requests.body(await request.read(), requests.PasswordBody)
     await request.app[keys.KEEPING].set_password(request.match_info["name"], asked.password)
     return web.Response(status=204)
+
+
+async def own_password(request: web.Request) -> web.StreamResponse:
+    """``POST /api/password``."""
+    asked = requests.body(await request.read(), requests.OwnPasswordBody)
+    await change_own_password(request, asked.old, asked.new)
+    return web.Response(status=204)
+
+
+async def change_own_password(request: web.Request, old: str, new: str) -> None:
+    """Raises ``PasswordWrong``, ``TooManyLogins``, ``AccountUnknown`` (who is asking has no account here), ``RequestError``."""
+    identity = request[keys.IDENTITY]
+    if identity.account is None:
+        raise AccountUnknown(identity.name)
+    address = request.app[keys.PROXIES].address(request)
+    await request.app[keys.ACCESS].check_password(identity.account, old, address or "")
+    await request.app[keys.KEEPING].set_password(identity.account, new)
 
 
 async def remove_account(request: web.Request) -> web.StreamResponse:

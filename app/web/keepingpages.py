@@ -15,7 +15,7 @@ from app.model import rfc3339
 from app.rights import ROLES, Role
 from app.scope import Scope
 from app.web import keys
-from app.web.keeping import moment_of, number_of
+from app.web.keeping import change_own_password, moment_of, number_of
 from app.web.templates import render_page
 
 ACCOUNTS, TOKENS = "/accounts", "/tokens"
@@ -49,6 +49,13 @@ async def set_password(request: web.Request) -> web.StreamResponse:
     form = await _form(request)
     await request.app[keys.KEEPING].set_password(request.match_info["name"], form.get("password", ""))
     return _to(ACCOUNTS)
+
+
+async def own_password(request: web.Request) -> web.StreamResponse:
+    """``POST /tokens/password``: all sessions end, and one logs in with it."""
+    form = await _form(request)
+    await change_own_password(request, form.get("old", ""), form.get("password", ""))
+    return _to("/login")
 
 
 async def remove_account(request: web.Request) -> web.StreamResponse:

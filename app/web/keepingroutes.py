@@ -9,6 +9,7 @@ _HTML = "text/html"
 _FORM = "application/x-www-form-urlencoded"
 _GIVEN = ("account-unknown", "last-administrator")
 _NEW_TOKEN = ("account-unknown", "beyond-own-rights")
+_OWN_PASSWORD = ("account-unknown", "password-wrong", "too-many-logins")
 _BACK = Reply(303, "Done; to the page again.", content_type=None)
 
 
@@ -61,6 +62,19 @@ KEEPING = (
         body=requests.PasswordBody,
         replies=[Reply(204, "Done.", content_type=None)],
         problems=["account-unknown"],
+    ),
+    Route(
+        method="POST",
+        pattern="/api/password",
+        handler=keeping.own_password,
+        name="ownPassword",
+        right=None,
+        deed="password-changed",
+        group="Accounts and tokens",
+        what="Change the password of one's own account, and end all of its sessions. Its tokens stay.",
+        body=requests.OwnPasswordBody,
+        replies=[Reply(204, "Done.", content_type=None)],
+        problems=_OWN_PASSWORD,
     ),
     Route(
         method="POST",
@@ -203,6 +217,20 @@ KEEPING = (
         body_type=_FORM,
         replies=[Reply(200, "The page, with the secret on it, this once.", content_type=_HTML)],
         problems=_NEW_TOKEN,
+    ),
+    Route(
+        method="POST",
+        pattern="/tokens/password",
+        handler=keepingpages.own_password,
+        name="ownPasswordByForm",
+        right=None,
+        deed="password-changed",
+        group="Pages",
+        what="Changes the password of one's own account, and ends its sessions.",
+        body=requests.KeepForm,
+        body_type=_FORM,
+        replies=[Reply(303, "Done; to the login.", content_type=None)],
+        problems=_OWN_PASSWORD,
     ),
     Route(
         method="POST",

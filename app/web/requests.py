@@ -115,6 +115,13 @@ class PasswordBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     password: Annotated[Secret, Meta(description="12 characters or more.")]
 
 
+class OwnPasswordBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The password of one's own account, as it was and as it is to be."""
+
+    old: Secret
+    new: Annotated[Secret, Meta(description="12 characters or more.")]
+
+
 class TokenBody(_Limits, frozen=True, kw_only=True):
     """A new token. What is not said is as the account has it."""
 
@@ -136,6 +143,7 @@ class KeepForm(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     account: str | None = None
     expires: Annotated[str, Meta(description="A day, YYYY-MM-DD, UTC.")] | None = None
+    old: str | None = None
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):

@@ -243,6 +243,34 @@ async def test_a_token_is_on_the_page_once(bob: aiohttp.ClientSession, nobody: a
     assert "data-token" not in await shown(bob, "/tokens")
 
 
+async def test_people_change_their_own_password_and_log_in_with_it(
+    bob: aiohttp.ClientSession, admin: aiohttp.ClientSession, nobody: aiohttp.ClientSession, service: Service
+) -> None:
+    assert "Your password" in await shown(bob, "/tokens")
+    assert (await sent(admin, f"/accounts/{BOB}/password", password=PASSWORD))[0] == 303
+    login = {"name": BOB, "password": PASSWORD}
+    async with nobody.post("/login", data=login, headers={"Origin": service.url}, allow_redirects=False) as answer:
+        session = {"Cookie": f"{SESSION_COOKIE}={answer.cookies[SESSION_COOKIE].value}", "Origin": service.url}
+    for path, change, status in (
+        ("/tokens/password", {"old": "another password", "password": "a longer password"}, 400),
+        ("/tokens/password", {"old": PASSWORD, "password": "short"}, 400),
+        ("/tokens/password", {"old": PASSWORD, "password": "a longer password"}, 303),
+    ):
+        async with nobody.post(path, data=change, headers=session, allow_redirects=False) as answer:
+            assert answer.status == status
+    async with nobody.get(RECORDS, headers=session) as answer:
+        assert answer.status == 401
+    for password, status in ((PASSWORD, 401), ("a longer password", 303)):
+        login = {"name": BOB, "password": password}
+        async with nobody.post("/login", data=login, headers={"Origin": service.url}, allow_redirects=False) as answer:
+            assert answer.status == status
+
+
+async def test_by_the_api_a_password_is_changed_by_who_knows_it(api: Api) -> None:
+    answer = await api.post("/api/password", {"old": "not the password", "new": PASSWORD}, 400)
+    assert answer["code"] == "password-wrong"
+
+
 async def test_a_foreign_page_keeps_nothing(admin: aiohttp.ClientSession) -> None:
     for path in ("/accounts", "/accounts/admin/password", "/tokens"):
         headers = {"Origin": "https://evil.example"}
