@@ -19,7 +19,7 @@ from typing import TypeVar
 import libvirt
 
 from app.downtime import Downtime
-from app.errors import HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
+from app.errors import HypervisorNotResponding, HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
 from app.model import OPENNEBULA_NAMESPACE, Domain, domain_of
 
 T = TypeVar("T")
@@ -229,4 +229,4 @@ def translated(uri: str, error: libvirt.libvirtError) -> MemoryDumpsError:
         return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
     if code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED):
         return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
-    return HypervisorUnreachable(uri, text)
+    return HypervisorNotResponding(uri) if "keepalive" in text else HypervisorUnreachable(uri, text)

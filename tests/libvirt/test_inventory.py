@@ -11,6 +11,8 @@ from typing import Any
 import libvirt
 import pytest
 
+from app.errors import HypervisorNotResponding, HypervisorUnreachable
+from app.hypervisor.calls import translated
 from tests.contract.speech import Api, Feed, Message
 from tests.libvirt.conftest import Daemon
 from tests.nodes import Vm, numbered_uuid
@@ -138,6 +140,12 @@ async def test_a_daemon_that_was_killed_is_said_to_be_gone_and_found_again(watch
     while (codes := await told_codes(api))[0] != "hypervisor-connected":
         await feed.until(lambda message: message["type"] == "activity")  # the log is written after the state is told
     assert "hypervisor-unreachable" in codes
+
+
+def test_a_question_that_keepalive_ends_was_put_to_a_daemon_that_hangs() -> None:
+    ended = libvirt.libvirtError("connection closed due to keepalive timeout")
+    assert isinstance(translated("qemu:///system", ended), HypervisorNotResponding)
+    assert isinstance(translated("qemu:///system", libvirt.libvirtError("no such socket")), HypervisorUnreachable)
 
 
 async def test_a_daemon_that_hangs_is_said_to_hang_while_everything_else_answers(watched: tuple[Api, Feed], daemon: Daemon) -> None:
