@@ -3,6 +3,9 @@
 Each raw block travels in a *slot*: hashed and packed at the same time, written and hashed again in order, then its
 buffer is used again. The number of slots bounds the memory, however large the guest is. ``hashlib``, ISA-L, zstd and
 lz4 release the GIL on buffers of this size, so the threads do run beside each other.
+
+Where there are few processors they would run in the place of what the guest waits for: QEMU, which writes its memory, and
+who reads it. There, while it stands still, nothing is hashed or packed before the buffers run short.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -31,6 +35,10 @@ from app.model import Compression, Manifest
 SLOTS = 160
 """Blocks under way at once: 160 MiB of raw buffers; of what cannot be compressed nothing is copied."""
 
+SHORT = 32
+"""Buffers left when the threads have to begin: so many that the reader need not wait for the first that comes back."""
+
+_PROCESSORS_OF_A_DUMP = 3  # for QEMU, libvirt's iohelper and the reader
 _PACKERS = max(1, min(4, (os.cpu_count() or 1) - 1))
 _WRITE_BACK_BYTES = 16 << 20
 
@@ -75,16 +83,21 @@ class Seal:
         self._blocks: list[tuple[int, int]] = []
         self._stored_bytes = self._written_back = self._raw_bytes = 0
         self._failure: BaseException | None = None
+        self._reader_first = False
+        self._may_work = threading.Event()
+        self._may_work.set()
 
     def brace(self) -> None:
-        """Do beforehand what would otherwise be done while the guest stands still."""
+        """Do beforehand what would otherwise be done while the guest stands still, and leave for afterwards what can wait."""
         self._slots.fault_in()
+        self._reader_first = len(os.sched_getaffinity(0)) <= _PROCESSORS_OF_A_DUMP
 
     def take(self, patience: Patience) -> Slot:
         """A slot to fill. Waits for one; raises what went wrong behind, or what ``patience`` raises."""
         while True:
             self._raise_failure()
             patience.check()
+            self._share_processors()
             with contextlib.suppress(queue.Empty):
                 return self._slots.take(0.1)
 
@@ -98,6 +111,7 @@ class Seal:
 
     def finish(self, patience: Patience) -> Image:
         """Wait until everything is written and synced. Raises ``NoSpace``, ``SealFailed``, or what ``patience`` raises."""
+        self._may_work.set()
         last = self._writer.submit(lambda: None)
         while not last.done():
             self._raise_failure()
@@ -144,17 +158,26 @@ class Seal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._may_work.set()
         for threads in (self._hasher, self._packers, self._writer):
             threads.shutdown(wait=True, cancel_futures=True)
         self._discard()
 
+    def _share_processors(self) -> None:
+        if not self._reader_first or self._slots.left() < SHORT:
+            self._may_work.set()
+        else:
+            self._may_work.clear()
+
     # -- on the threads
 
     def _hash(self, slot: Slot) -> None:
+        self._may_work.wait()
         self._raw_hash.update(slot.buffer[: slot.length])
 
     def _pack(self, slot: Slot, hashed: Future[None]) -> Pieces:
         hashed.result()  # no sooner: of a block that waits everything is left for when the guest runs again
+        self._may_work.wait()
         if not slot.blank:
             return self._codec.pack(slot.buffer[: slot.length])
         if self._packed_zeros is None:  # two threads may both make it; they make the same

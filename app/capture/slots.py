@@ -63,6 +63,10 @@ class Slots:
         """A buffer to fill. Raises ``queue.Empty`` if none is given back in time."""
         return self._free.get(timeout=at_most_sec)
 
+    def left(self) -> int:
+        """How many buffers are free at this moment."""
+        return self._free.qsize()
+
     def filled(self, slot: Slot, length: int) -> Slot:
         """What goes on for a buffer that has got ``length`` bytes: it itself, or the stand-in for its zeros."""
         slot.length = length

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from app.capture.codecs import BLOCK_BYTES, codec
+from app.capture.codecs import BLOCK_BYTES, Buffer, Pieces, codec
 from app.capture.patience import Patience
-from app.capture.seal import SLOTS, Image, Seal
+from app.capture.seal import SHORT, SLOTS, Image, Seal
 from app.errors import CaptureCancelled, DumpDirUnusable, NoSpace
 from app.evidence import finish_partials, manifest_path, partial_path
 from app.model import ALGORITHMS, Algorithm, Manifest
@@ -202,3 +202,43 @@ except SealFailed as error:
     ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert ended.stdout.strip() == "seal-failed", ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+class Watched:
+    """A codec that keeps count of what it packs."""
+
+    def __init__(self) -> None:
+        self._codec = codec("none")
+        self.algorithm, self.level, self.table = self._codec.algorithm, self._codec.level, self._codec.table
+        self.packed = 0
+
+    def pack(self, raw: Buffer) -> Pieces:
+        self.packed += 1
+        return self._codec.pack(raw)
+
+
+@pytest.fixture
+def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+
+
+@pytest.mark.usefixtures("two_processors")
+def test_while_a_guest_stands_still_nothing_is_packed_before_buffers_run_short(tmp_path: Path) -> None:
+    block, watched = os.urandom(BLOCK_BYTES), Watched()
+    with Seal(tmp_path, "101", 1, watched, RESERVE * 4) as seal:
+        seal.brace()
+        feed(seal, [block] * (SLOTS - SHORT))
+        assert watched.packed == 0
+        feed(seal, [block] * SLOTS)  # more than there are buffers: only those that come back take them
+        assert watched.packed >= SLOTS - SHORT
+        image = seal.finish(Patience())
+    assert watched.packed == 2 * SLOTS - SHORT
+    assert image.sha256 == hashlib.sha256(block * (2 * SLOTS - SHORT)).hexdigest()
+
+
+@pytest.mark.usefixtures("two_processors")
+def test_a_capture_that_is_given_up_does_not_wait_for_what_it_left_for_afterwards(tmp_path: Path) -> None:
+    with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
+        seal.brace()
+        feed(seal, blocks())
+    assert not list(tmp_path.iterdir())
