@@ -109,9 +109,13 @@ class Seal:
         packed = self._packers.submit(self._pack, block, hashed)
         self._writer.submit(self._write, block, packed)
 
+    def all_read(self) -> None:
+        """No guest waits for its reader any more: the threads may have every processor."""
+        self._may_work.set()
+
     def finish(self, patience: Patience) -> Image:
         """Wait until everything is written and synced. Raises ``NoSpace``, ``SealFailed``, or what ``patience`` raises."""
-        self._may_work.set()
+        self.all_read()
         last = self._writer.submit(lambda: None)
         while not last.done():
             self._raise_failure()
@@ -158,7 +162,7 @@ class Seal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._may_work.set()
+        self.all_read()
         for threads in (self._hasher, self._packers, self._writer):
             threads.shutdown(wait=True, cancel_futures=True)
         self._discard()

@@ -158,6 +158,7 @@ def _read(stream: Stream, under_way: UnderWay, *, expect_elf: bool) -> None:
             under_way.seal.put(slot, length)
         if length < len(slot.buffer):
             break
+    under_way.seal.all_read()
     stream.confirm(tick)
     if expect_elf and (header is None or done != header.size_bytes):
         raise StreamTruncated(
