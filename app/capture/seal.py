@@ -35,7 +35,7 @@ from app.model import Compression, Manifest
 SLOTS = 160
 """Blocks under way at once: 160 MiB of raw buffers; of what cannot be compressed nothing is copied."""
 
-SHORT = 32
+SHORT = 16
 """Buffers left when the threads have to begin: so many that the reader need not wait for the first that comes back."""
 
 _PROCESSORS_OF_A_DUMP = 3  # for QEMU, libvirt's iohelper and the reader
