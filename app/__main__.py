@@ -10,34 +10,16 @@ from app.ownpython import hand_over
 
 hand_over()
 
-import asyncio
-import contextlib
-import gc
 import os
-import signal
-import socket
 import sys
 from collections.abc import Sequence
 
-import structlog
-
-from app import __version__
-from app.access.by_hand import access_by_hand
-from app.application import Foundation, create_app, first_lines, lay_foundation, make_login_url, open_beside, url_of
 from app.config import Settings
 from app.errors import AccessError, ConfigError, RequestError, StateError
-from app.log import open_log
-from app.web.connection import listen, runner_of
-from app.web.tls import Certificate
-
-log = structlog.get_logger()
 
 USAGE = "usage: python -m app [login-url | account … | token … | records rebuild [--deliver] | audit verify | audit export]"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-_SWITCH_SEC = 0.001
-GRACE_SEC = 5.0
-"""How long requests that are being answered may take when the service ends."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,13 +29,11 @@ def main(arguments: Sequence[str]) -> int:
         if not arguments:
             return serve(settings)
         if list(arguments) == ["login-url"]:
-            print(make_login_url(settings))
-            return 0
+            return login_url(settings)
         if list(arguments[:2]) == ["records", "rebuild"] and list(arguments[2:]) in ([], ["--deliver"]):
             return rebuild(settings, deliver=len(arguments) > 2)
         if arguments[0] in ("account", "token"):
-            print(*access_by_hand(arguments, lambda: open_beside(settings)), sep="\n")
-            return 0
+            return access(settings, arguments)
         if arguments[0] == "audit" and list(arguments[1:]) in (["verify"], ["export"]):
             return audit(settings, arguments[1])
     except ConfigError as error:
@@ -66,6 +46,26 @@ def main(arguments: Sequence[str]) -> int:
 def _complain(line: str, code: int) -> int:
     print(line, file=sys.stderr)
     return code
+
+
+# Each command imports what it needs by itself: none waits for what only the service has.
+
+
+def login_url(settings: Settings) -> int:
+    """Print a fresh login URL. Beside a service, too."""
+    from app.foundation import make_login_url
+
+    print(make_login_url(settings))
+    return 0
+
+
+def access(settings: Settings, arguments: Sequence[str]) -> int:
+    """Show or change accounts and tokens. Beside a service, too."""
+    from app.access.by_hand import access_by_hand
+    from app.foundation import open_beside
+
+    print(*access_by_hand(arguments, lambda: open_beside(settings)), sep="\n")
+    return 0
 
 
 def rebuild(settings: Settings, *, deliver: bool) -> int:
@@ -98,77 +98,14 @@ def audit(settings: Settings, what: str) -> int:
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. The port is taken first: without it nothing else is touched."""
-    certificate = Certificate.of(settings)
+    """Serve until SIGTERM or SIGINT."""
+    from app.serving import CannotListen, serve_until_ended
+
     try:
-        listening = _listen(settings.host, settings.port)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        return _complain(f"MEMDUMP_HOST={settings.host}, MEMDUMP_PORT={settings.port}: cannot listen there: {reason}.", EXIT_FAILED)
-    with listening:
-        written = open_log(settings.log_dir)
-        try:
-            foundation = lay_foundation(settings)
-            try:
-                asyncio.run(_serve(foundation, listening, certificate))
-            finally:
-                foundation.close()
-        finally:
-            written.close()
+        serve_until_ended(settings)
+    except CannotListen as error:
+        return _complain(str(error), EXIT_FAILED)
     return 0
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket; of a name with several addresses, the first that can be had. Raises ``OSError``."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(128)
-        listening.setblocking(False)
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-def _give_the_loop_its_turn() -> None:
-    """However much other threads compute (a table of all records, say).
-
-    Python lets a thread compute for 5 ms before another has its turn, and the loop has to wait for its own after every system
-    call. And what is there by now stays: for the garbage collector to look through all of it, again and again, stopped
-    everything for 30 ms each time.
-    """
-    sys.setswitchinterval(_SWITCH_SEC)
-    gc.collect()
-    gc.freeze()
-
-
-async def _serve(foundation: Foundation, listening: socket.socket, certificate: Certificate | None) -> None:
-    ended, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def end(*_signal: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended already
-            loop.call_soon_threadsafe(ended.set)
-
-    # Not the loop's own handlers: they go with the loop, and a second signal would then kill what is being written out.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    runner = runner_of(create_app(foundation), shutdown_sec=GRACE_SEC)
-    try:
-        await runner.setup()
-        _give_the_loop_its_turn()
-        server = await listen(runner, listening, certificate.context if certificate is not None else None)
-        for line in first_lines(foundation, url_of(foundation.settings, listening.getsockname()[1])):
-            print(line, flush=True)
-        log.info("service_started", version=__version__, pid=os.getpid())
-        await ended.wait()
-        log.info("service_ends")
-        server.close()
-    finally:
-        await runner.cleanup()
-    log.info("service_ended")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,24 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import dump_time, event_loop, guest_pause, live_pause, live_time, page, parser, peak_memory, records, records_http
+from benchmarks import (
+    dump_time,
+    event_loop,
+    guest_pause,
+    live_pause,
+    live_time,
+    login_check,
+    page,
+    parser,
+    peak_memory,
+    records,
+    records_http,
+)
 from benchmarks.figures import RUNS, Figure
 from benchmarks.stage import GUEST, GUESTS, Stage, stage
 
@@ -42,6 +54,7 @@ def main(names: Sequence[str]) -> int:
         *_measure(CLAIMS, names, lambda folder: stage(folder, GUESTS)),
         *_measure((*records.CLAIMS, *page.OF_MANY, *records_http.CLAIMS), names, records_http.desk),
         *_measure(page.CLAIMS, names, page.hall),
+        *_measure((login_check.of_a_request,), names, nullcontext),
     ]
     if not names:
         REPORT.write_text(_report(figures))

@@ -148,8 +148,10 @@ _PIECES: dict[str, Callable[..., Awaitable[Any]]] = {"full_rate": full_rate, "du
 
 def _serve(path: Path) -> int:
     """The service as it is, with an ear for commands."""
-    from app import __main__ as service
-    from app.application import Foundation, create_app
+    from app import serving
+    from app.__main__ import main
+    from app.application import create_app
+    from app.foundation import Foundation
 
     async def conducted(app: web.Application) -> AsyncIterator[None]:
         async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -168,8 +170,8 @@ def _serve(path: Path) -> int:
         app.cleanup_ctx.append(conducted)
         return app
 
-    vars(service)["create_app"] = create
-    return service.main([])
+    vars(serving)["create_app"] = create
+    return main([])
 
 
 if __name__ == "__main__":

@@ -82,8 +82,10 @@ def idle_loop(gaps: Path) -> Iterator[Path]:
 
 def _serve_watched(gaps: Path) -> int:
     """The service as it is, with one more task on its loop."""
-    from app import __main__ as service
-    from app.application import Foundation, create_app
+    from app import serving
+    from app.__main__ import main
+    from app.application import create_app
+    from app.foundation import Foundation
 
     async def watched(_app: web.Application) -> AsyncIterator[None]:
         task = asyncio.create_task(watch(gaps))
@@ -95,8 +97,8 @@ def _serve_watched(gaps: Path) -> int:
         app.cleanup_ctx.append(watched)
         return app
 
-    vars(service)["create_app"] = create
-    return service.main([])
+    vars(serving)["create_app"] = create
+    return main([])
 
 
 if __name__ == "__main__":

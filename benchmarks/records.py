@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from app.application import SCHEMAS
+from app.foundation import SCHEMAS
 from app.model import Compression, Manifest, Versions, rfc3339
 from app.records.index import RecordIndex
 from app.records.search import Filters, Position

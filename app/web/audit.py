@@ -5,30 +5,26 @@ Only for those whose scope is the whole: it tells of everybody.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Self
 from urllib.parse import urlencode
 
 import msgspec
-import structlog
 from aiohttp import web
 from msgspec import Meta
 
 from app.access.audit import DEEDS, Deed
 from app.access.chain import Entry, line_of
 from app.access.trail import Wanted
-from app.errors import RequestError, StateError
+from app.errors import RequestError
 from app.model import is_timestamp
 from app.web import keys, requests
 from app.web.answers import Answer, Moment
 from app.web.api import as_json
 from app.web.asked import RangeQuery
 from app.web.errors import ProblemError
+from app.web.streamed import streamed
 from app.web.templates import render_page
-
-log = structlog.get_logger()
 
 PATH = "/audit"
 LINES_TYPE = "application/jsonl"
@@ -108,29 +104,10 @@ async def entries(request: web.Request) -> web.StreamResponse:
 
 
 async def lines(request: web.Request) -> web.StreamResponse:
-    """``GET /api/audit.jsonl``, streamed, oldest first. If reading fails in the middle the connection is cut off, so that nobody
-    takes a part for the whole."""
+    """``GET /api/audit.jsonl``, streamed, oldest first."""
     _check_scope(request)
     query = requests.query(request.query, AuditLinesQuery)
-    async with contextlib.aclosing(_lines(request, query.wanted())) as pieces:
-        first = await anext(pieces, b"")  # what is wrong so far is answered with a problem document
-        name = f"audit-{datetime.now(UTC):%Y-%m-%d}.jsonl"
-        response = web.StreamResponse(headers={"Content-Type": LINES_TYPE, "Content-Disposition": f'attachment; filename="{name}"'})
-        await response.prepare(request)
-        if request.method == "HEAD":
-            return response
-        try:
-            await response.write(first)
-            async for piece in pieces:
-                await response.write(piece)
-            await response.write_eof()
-        except ConnectionError:
-            log.info("download_ended_by_client", path=request.path)
-        except StateError as error:
-            log.error("download_broken_off", path=request.path, code=error.code, message=str(error))
-            if request.transport is not None:
-                request.transport.abort()
-    return response
+    return await streamed(request, _lines(request, query.wanted()), LINES_TYPE, "audit.jsonl")
 
 
 async def page(request: web.Request) -> web.StreamResponse:

@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import UTC, datetime
 
-import structlog
 from aiohttp import web
 
-from app.errors import StateError
 from app.model import DumpRecord
 from app.web import asked, requests, spreadsheet
 from app.web.sight import Sight
-
-log = structlog.get_logger()
+from app.web.streamed import streamed
 
 
 async def records_csv(request: web.Request) -> web.StreamResponse:
-    """Each piece is made on a thread, and only when the one before has been taken. If reading fails in the middle the
-    connection is cut off, so that nobody takes a part for the whole."""
+    """Each piece is made on a thread, and only when the one before has been taken."""
     query = requests.query(request.query, asked.CsvQuery)
     chunks = Sight(request).chunks(query.filters(), query.order)
-    async with contextlib.aclosing(pieces_of(chunks)) as pieces:
-        first = await anext(pieces)  # what is wrong so far is answered with a problem document
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": f"{spreadsheet.CONTENT_TYPE}; charset=utf-8; header=present",
-                "Content-Disposition": f'attachment; filename="memory-dumps-{datetime.now(UTC):%Y-%m-%d}.csv"',
-            }
-        )
-        await response.prepare(request)
-        if request.method == "HEAD":
-            return response
-        try:
-            await response.write(first)
-            async for piece in pieces:
-                await response.write(piece)
-            await response.write_eof()
-        except ConnectionError:
-            log.info("download_ended_by_client", path=request.path)
-        except StateError as error:
-            log.error("download_broken_off", path=request.path, code=error.code, message=str(error))
-            if request.transport is not None:
-                request.transport.abort()
-    return response
+    content_type = f"{spreadsheet.CONTENT_TYPE}; charset=utf-8; header=present"
+    return await streamed(request, pieces_of(chunks), content_type, "memory-dumps.csv")
 
 
 async def pieces_of(chunks: AsyncIterator[tuple[DumpRecord, ...]]) -> AsyncGenerator[bytes]:

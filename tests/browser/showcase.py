@@ -10,8 +10,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from app.application import SCHEMAS
 from app.config import Settings
+from app.foundation import SCHEMAS
 from app.model import Compression, Manifest, Versions, rfc3339
 from app.records.index import RecordIndex
 from app.state import State

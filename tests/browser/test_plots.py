@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.async_api import Locator, expect
 
-from app.application import SCHEMAS
 from app.config import Settings
+from app.foundation import SCHEMAS
 from app.model import Manifest
 from app.records.index import RecordIndex
 from app.state import State

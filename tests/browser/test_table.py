@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Route, expect
 
-from app.application import SCHEMAS
 from app.config import Settings
+from app.foundation import SCHEMAS
 from app.records.index import RecordIndex
 from app.state import State
 from tests.browser.axe import violations

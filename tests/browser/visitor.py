@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 
-from app.application import make_login_url
 from app.config import Settings
+from app.foundation import make_login_url
 from demo import Guest
 from tests.browser import axe
 from tests.contract.speech import Api, Message

@@ -11,8 +11,8 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from app.application import SCHEMAS
 from app.config import Settings
+from app.foundation import SCHEMAS
 from app.records.index import RecordIndex
 from app.records.point import UNKNOWN, record_of
 from app.state import State

@@ -15,8 +15,8 @@ import pytest
 from app.access import accounts, sessions, tokens
 from app.access.audit import entries_in
 from app.access.secrets import hash_of
-from app.application import open_beside
 from app.config import Settings
+from app.foundation import open_beside
 from app.model import rfc3339
 from app.scope import Scope
 from app.web.guard import SESSION_COOKIE

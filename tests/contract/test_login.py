@@ -20,8 +20,8 @@ from aiohttp import WSMsgType, WSServerHandshakeError
 from app.access import accounts, tokens
 from app.access.passwords import password_hash
 from app.access.secrets import hash_of
-from app.application import make_login_url, open_beside
 from app.config import Settings
+from app.foundation import make_login_url, open_beside
 from app.model import rfc3339
 from app.scope import WHOLE
 from app.web.errors import REFERENCE

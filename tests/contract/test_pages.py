@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import pytest
 
-from app.application import SCHEMAS
 from app.config import Settings
+from app.foundation import SCHEMAS
 from app.records.index import RecordIndex
 from app.state import State
 from tests.contract.speech import Api

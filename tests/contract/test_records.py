@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from app.application import SCHEMAS
 from app.config import Settings
+from app.foundation import SCHEMAS
 from app.model import Manifest
 from app.records.index import RecordIndex
 from app.state import State

@@ -20,8 +20,9 @@ import pytest
 
 from app.access import accounts, sessions, tokens
 from app.access.secrets import hash_of
-from app.application import create_app, lay_foundation, open_beside
+from app.application import create_app
 from app.config import Settings
+from app.foundation import lay_foundation, open_beside
 from app.model import rfc3339
 from app.rights import ROLES, Role
 from app.scope import WHOLE, Scope

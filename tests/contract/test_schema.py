@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 
 from app.access import accounts, tokens
 from app.access.secrets import hash_of
-from app.application import open_beside
 from app.config import Settings
+from app.foundation import open_beside
 from app.rights import ROLES, Role
 from app.scope import WHOLE
 from tests.contract.conftest import OFF, OFF_ONE
