@@ -79,7 +79,7 @@ class Seal:
         self._packers = ThreadPoolExecutor(_PACKERS, "seal-pack")
         self._writer = ThreadPoolExecutor(1, "seal-write")
         self._raw_hash, self._stored_hash = hashlib.sha256(), hashlib.sha256()
-        self._packed_zeros: Pieces | None = None
+        self._packed_zeros: Future[Pieces] | None = None
         self._blocks: list[tuple[int, int]] = []
         self._stored_bytes = self._written_back = self._raw_bytes = 0
         self._failure: BaseException | None = None
@@ -106,8 +106,8 @@ class Seal:
         block = self._slots.filled(slot, length)
         self._raw_bytes += length
         hashed = self._hasher.submit(self._hash, block)
-        packed = self._packers.submit(self._pack, block, hashed)
-        self._writer.submit(self._write, block, packed)
+        packed = self._zeros(block) if block.blank else self._packers.submit(self._pack, block, hashed)
+        self._writer.submit(self._write, block, hashed, packed)
 
     def all_read(self) -> None:
         """No guest waits for its reader any more: the threads may have every processor."""
@@ -167,6 +167,12 @@ class Seal:
             threads.shutdown(wait=True, cancel_futures=True)
         self._discard()
 
+    def _zeros(self, slot: Slot) -> Future[Pieces]:
+        """The packed form of a block of zeros, made once."""
+        if self._packed_zeros is None:
+            self._packed_zeros = self._packers.submit(self._codec.pack, slot.buffer)
+        return self._packed_zeros
+
     def _share_processors(self) -> None:
         if not self._reader_first or self._slots.left() < SHORT:
             self._may_work.set()
@@ -182,15 +188,12 @@ class Seal:
     def _pack(self, slot: Slot, hashed: Future[None]) -> Pieces:
         hashed.result()  # no sooner: of a block that waits everything is left for when the guest runs again
         self._may_work.wait()
-        if not slot.blank:
-            return self._codec.pack(slot.buffer[: slot.length])
-        if self._packed_zeros is None:  # two threads may both make it; they make the same
-            self._packed_zeros = self._codec.pack(slot.buffer)
-        return self._packed_zeros
+        return self._codec.pack(slot.buffer[: slot.length])
 
-    def _write(self, slot: Slot, packed: Future[Pieces]) -> None:
+    def _write(self, slot: Slot, hashed: Future[None], packed: Future[Pieces]) -> None:
         if self._failure is None:
             try:
+                hashed.result()  # before its slot is given back
                 self._blocks.append((self._append(packed.result()), slot.length))
             except BaseException as error:  # noqa: BLE001 - raised again by take() or finish()
                 self._failure = error

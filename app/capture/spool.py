@@ -29,6 +29,13 @@ from app.fifo import Rendezvous
 SLACK_BYTES = 64 << 20
 """What a guest has beside its memory: firmware, video memory. What it has more is reserved when the stream tells it."""
 
+HUGE_BYTES = 2 << 20
+"""A huge page of x86-64."""
+
+MUCH_PAGES = 128
+"""So many pages of a huge one at once, a quarter, and it is taken: the rest mostly follows."""
+
+_HUGE_PAGES = HUGE_BYTES // PAGE_BYTES
 _IOV_MOST = 512
 _NOTE_NAME = b"VMCOREINFO\0"
 _NOTE_NAME_AT = 12
@@ -190,8 +197,8 @@ class _Store(Protocol):
 class _Memory:
     """Anonymous memory. Not in any core dump.
 
-    Not in huge pages: they are a little faster to touch, but a virtual machine that gave them back to its host waits a second
-    for those of a GiB, and of a guest that wrote here and there they keep far more than it wrote.
+    In huge pages where much of one comes at once: half of the time of a pass would else go into page faults. Not everywhere: of
+    a guest that wrote here and there they would keep far more than it wrote.
     """
 
     def __init__(self, size_bytes: int) -> None:
@@ -199,8 +206,22 @@ class _Memory:
         self._map.madvise(mmap.MADV_NOHUGEPAGE)
         self._map.madvise(mmap.MADV_DONTDUMP)
         self._pages = np.frombuffer(self._map, np.uint8).reshape(-1, PAGE_BYTES)
+        self._first = self._pages.ctypes.data % HUGE_BYTES // PAGE_BYTES  # where in a huge page the memory begins
+        self._touched = np.zeros((self._first + len(self._pages)) // _HUGE_PAGES + 1, np.bool_)
+
+    def _choose_pages(self, numbers: NDArray[np.int64]) -> None:
+        """What is touched for the first time becomes huge pages where enough of one is."""
+        huge, counts = np.unique((numbers + self._first) // _HUGE_PAGES, return_counts=True)
+        chosen = huge[(counts >= MUCH_PAGES) & ~self._touched[huge]]
+        self._touched[huge] = True
+        for number in chosen.tolist():
+            start = (number * _HUGE_PAGES - self._first) * PAGE_BYTES
+            if start >= 0:
+                with contextlib.suppress(OSError):  # a kernel without them
+                    self._map.madvise(mmap.MADV_HUGEPAGE, start, min(HUGE_BYTES, len(self._map) - start))
 
     def put(self, numbers: NDArray[np.int64], content: NDArray[np.uint8]) -> None:
+        self._choose_pages(numbers)
         first, last = int(numbers[0]), int(numbers[-1])
         if last - first == len(numbers) - 1:
             self._pages[first : last + 1] = content

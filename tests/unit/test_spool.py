@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from app.capture.allowance import LEDGER, Allowance, available_bytes
 from app.capture.migration import Block, Migration
-from app.capture.spool import SLACK_BYTES, Spool, open_spool
+from app.capture.spool import MUCH_PAGES, SLACK_BYTES, Spool, open_spool
 from app.errors import DumpDirUnusable, NoSpace
 from app.fifo import Rendezvous
 from tests.migration_stream import PAGE, Page, image, stream
@@ -220,13 +220,26 @@ with open_spool(size, Path(sys.argv[1]), Rendezvous(Path(sys.argv[1]), None), 2 
     before = resident()
     spool.blocks((Block("pc.ram", size),))
     spool.filled(0, np.arange(size // 4096), np.zeros(size // 4096, np.uint8))
-    spool.pages(0, np.arange(8), np.ones((8, 4096), np.uint8))
+    here_and_there = np.arange(0, size // 4096, 128)
+    spool.pages(0, here_and_there, np.ones((len(here_and_there), 4096), np.uint8))  # 8 MiB
     print(resident() - before)
 """
     ended = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert int(ended.stdout) < 32 * MIB
+
+
+def test_what_comes_in_one_piece_is_read_back_wherever_huge_pages_begin_and_end(tmp_path: Path) -> None:
+    pages = 3 * MUCH_PAGES + 5
+    content = np.repeat(np.arange(1, pages + 1, dtype=np.uint16).astype(np.uint8)[:, None], 4096, axis=1)
+    with open_spool(16 * MIB, tmp_path, Rendezvous(tmp_path, None), 64 * MIB) as spool:
+        spool.blocks((Block("vga.vram", 5 * 4096), Block("pc.ram", 16 * MIB)))
+        for first in (0, 700, 16 * MIB // 4096 - pages):
+            spool.pages(1, np.arange(first, first + pages), content)
+            into = bytearray(pages * 4096)
+            spool.read(1, first * 4096, memoryview(into))
+            assert bytes(into) == content.tobytes()
 
 
 def test_room_that_is_nowhere_is_missed_before_the_guest_is_touched(tmp_path: Path) -> None:
