@@ -29,6 +29,7 @@ _TURNS = 40
 _MS = 1000.0
 _PATIENCE_MS = 60_000
 
+_AT_REST = "() => !document.querySelector('#jobs [data-job-id], #toasts > *') && document.getAnimations().length === 0"
 _METER = Path(__file__).with_name("page_meter.js").read_text()
 _BARE = """
 () => {
@@ -191,8 +192,8 @@ def a_night(on: Hall) -> Figure:
     with _window(on.service) as page:
         _live(page)
         browser = page.context.new_cdp_session(page)
-        told, first = _hours(on, browser, 0, _HOUR_DUMPS)
-        later, last = _hours(on, browser, _HOUR_DUMPS, total - _HOUR_DUMPS)
+        told, first = _hours(on, page, browser, 0, _HOUR_DUMPS)
+        later, last = _hours(on, page, browser, _HOUR_DUMPS, total - _HOUR_DUMPS)
     heap, nodes = (last[which] / first[which] - 1 for which in range(2))
     changes, reports = (told[which] + later[which] for which in ("changes", "progress"))
     return Figure(
@@ -206,11 +207,12 @@ def a_night(on: Hall) -> Figure:
     )
 
 
-def _hours(on: Hall, browser: CDPSession, first: int, count: int) -> tuple[dict[str, int], tuple[float, float]]:
+def _hours(on: Hall, page: Page, browser: CDPSession, first: int, count: int) -> tuple[dict[str, int], tuple[float, float]]:
     """Replay; then the heap in bytes and the nodes, without what is garbage already."""
     with playing(on.service, play="dumps", first=first, count=count) as ended:
         told: dict[str, int] = ended()
-    time.sleep(15)  # what was said of the last dumps, and is part of no state, has gone
+    # Until the page, too, has heard of the last dump, and what was said of it, which is part of no state, has gone.
+    page.wait_for_function(_AT_REST, polling=500)
     for _ in range(3):
         browser.send("HeapProfiler.collectGarbage")
     browser.send("Performance.enable")

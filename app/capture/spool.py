@@ -211,8 +211,11 @@ class _Memory:
 
     def _choose_pages(self, numbers: NDArray[np.int64]) -> None:
         """What is touched for the first time becomes huge pages where enough of one is."""
-        huge, counts = np.unique((numbers + self._first) // _HUGE_PAGES, return_counts=True)
-        chosen = huge[(counts >= MUCH_PAGES) & ~self._touched[huge]]
+        places = numbers + self._first
+        huge, counts = np.unique(places // _HUGE_PAGES, return_counts=True)
+        much = counts >= MUCH_PAGES
+        much[-1] |= counts[-1] == places[-1] % _HUGE_PAGES + 1  # all of it so far: it goes on with what comes next
+        chosen = huge[much & ~self._touched[huge]]
         self._touched[huge] = True
         for number in chosen.tolist():
             start = (number * _HUGE_PAGES - self._first) * PAGE_BYTES
