@@ -1,21 +1,16 @@
 // The page of one dump: everything on it was written by the server; here it learns to copy and to print.
 
 import { when } from "./format.js";
-import { copyFrom } from "./views/copy.js";
+import { copyOnPress } from "./views/copy.js";
 import { field } from "./views/dom.js";
 
 const said = document.getElementById("said");
 
-document.addEventListener("click", ({ target }) => {
-  const button = target.closest("[data-copy]");
-  if (button) {
-    const text = document.querySelector(`[data-text="${button.dataset.copy}"]`);
-    copyFrom(text, button, (_kind, sentence) => {
-      said.textContent = sentence;
-    });
-  }
-  if (target.id === "print") window.print();
+copyOnPress((sentence) => {
+  said.textContent = sentence;
 });
+
+document.getElementById("print").addEventListener("click", () => window.print());
 
 addEventListener("beforeprint", () => {
   field(document, "printed").textContent = when(new Date().toISOString());

@@ -221,6 +221,10 @@ async def tokens(on: Watched) -> None:
     await expect(on.visitor.page.locator("#secret")).to_be_visible()
 
 
+async def audit(on: Watched) -> None:
+    await on.visitor.go("/audit")
+
+
 STATES: dict[str, Bring] = {
     "idle": idle,
     "running": running,
@@ -241,6 +245,7 @@ STATES: dict[str, Bring] = {
     "problem": problem,
     "accounts": accounts,
     "tokens": tokens,
+    "audit": audit,
     "login": login,
     "login-refused": login_refused,
     "offline": offline,

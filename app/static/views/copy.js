@@ -25,6 +25,14 @@ export async function copyFrom(element, button, notify, text = element.textConte
   }, COPIED_MS);
 }
 
+/** Every button with `data-copy` copies the text that has its name in `data-text`; `say` is given the sentence. */
+export function copyOnPress(say) {
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest("[data-copy]");
+    if (button) copyFrom(document.querySelector(`[data-text="${button.dataset.copy}"]`), button, (_kind, sentence) => say(sentence));
+  });
+}
+
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
