@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import OrderedDict
 from collections.abc import Callable
 
+from app.access.network import network_of
 from app.errors import TooManyLogins
 
 TRIES = 10
@@ -16,7 +16,7 @@ REFILL_SEC = 30.0
 MOST = 10_000
 """So many addresses and names, twice over, are remembered; beyond that the one that was tried longest ago is forgotten."""
 
-_V6_NET = 64  # what one customer has
+_V4_BITS, _V6_BITS = 32, 64  # what one customer has
 
 
 class Attempts:
@@ -56,14 +56,4 @@ class Attempts:
 
 
 def _keys(address: str, name: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    return ("address", _net_of(address)), ("name", name[:100])
-
-
-def _net_of(address: str) -> str:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is None:
-        return str(ipaddress.IPv6Network((found, _V6_NET), strict=False))
-    return str(found)
+    return ("address", network_of(address, v4_bits=_V4_BITS, v6_bits=_V6_BITS)), ("name", name[:100])

@@ -18,7 +18,8 @@ from app.web.errors import ProblemError
 
 @web.middleware
 async def utf8_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse other addresses, before anybody reads them; of a query string the parameter is named."""
+    """Refuse other addresses, before anybody reads them; of a query string the parameter is named. Behind the gate, which reads
+    none: who is not let in is told no more than that, and who is counts as who they are."""
     if not _is_text(request.rel_url.raw_path):
         raise ProblemError("not-found", "Nothing is at this address: it is not UTF-8.")
     for pair in request.rel_url.raw_query_string.split("&"):

@@ -210,7 +210,8 @@ def _answer(request: web.Request, problem: ProblemError) -> web.StreamResponse:
 
 def _as_page(request: web.Request, problem: ProblemError) -> web.Response:
     if problem.code == "login-required":
-        query = urlencode({"next": request.path_qs}) if request.path != "/" else ""
+        # The gate stands before ``address.utf8_only``: there may be halves of surrogate pairs in it.
+        query = urlencode({"next": request.path_qs}, errors="replace") if request.path != "/" else ""
         return web.Response(status=303, headers={"Location": f"/login?{query}" if query else "/login"})
     page: dict[str, Any] = {"status": problem.status, "title": problem.title, "detail": problem.detail}
     return render_page(request, "problem.html", page, status=problem.status, headers=problem.headers)

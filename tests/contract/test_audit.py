@@ -12,6 +12,7 @@ import pytest
 
 from app.access.audit import entries_in
 from app.access.chain import Entry, look_over
+from app.access.refusals import MOST_OF_ONE
 from app.web.routes import ROUTES
 from tests.contract.conftest import ALPHA, ONE
 from tests.contract.speech import Api, Message
@@ -29,6 +30,12 @@ def trail(service: Service) -> list[Entry]:
 
 def said(entry: Entry) -> tuple[str, str, str, str]:
     return entry.deed, entry.who, entry.subject, entry.result
+
+
+def stranger_at(address: str, service: Service) -> aiohttp.ClientSession:
+    """Somebody without a login, from an address of this machine."""
+    connector = aiohttp.TCPConnector(local_addr=(address, 0))
+    return aiohttp.ClientSession(service.url, connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 @pytest.fixture
@@ -118,6 +125,28 @@ async def test_refusals_are_written_once_and_then_counted(
     (entry,) = since(service, news)
     assert said(entry) == ("refusal", "unknown", "GET /api/memory-dumps/records", "login-required")
     assert entry.origin == "127.0.0.1"
+
+
+async def test_a_stranger_who_tries_much_hides_neither_a_guess_nor_what_is_tried_elsewhere(
+    service: Service, news: list[Entry]
+) -> None:
+    async with stranger_at("127.0.8.1", service) as elsewhere, stranger_at("127.0.9.1", service) as stranger:
+        for number in range(30):
+            async with stranger.post(f"/api/memory-dumps/trigger?%FF{number}", data=b"{}", headers={"Host": "127.0.0.1"}) as answer:
+                assert answer.status == 401
+            async with stranger.post("/login", data={"code": "x"}, headers={"Host": f"{number}.example"}) as answer:
+                assert answer.status == 403
+        for name in [*(str(number) for number in range(8)), "admin"]:
+            async with stranger.post("/login", data={"name": name, "password": "guess"}) as answer:
+                assert answer.status == 401
+        async with elsewhere.post("/login", data={"name": "else", "password": "guess"}) as answer:
+            assert answer.status == 401
+        while not (guesses := [entry for entry in since(service, news) if entry.subject == "admin"]):  # written within a second
+            async with elsewhere.get("/healthz") as answer:
+                assert answer.status == 200
+    assert [(entry.deed, entry.origin) for entry in guesses] == [("login-refused", "127.0.9.1")]
+    assert [entry.deed for entry in since(service, news) if entry.origin == "127.0.8.1"] == ["login-refused"]
+    assert len([entry for entry in since(service, news) if entry.origin == "127.0.9.1"]) == MOST_OF_ONE + 1
 
 
 async def test_whoever_comes_under_a_foreign_name_or_from_a_foreign_page_is_written(

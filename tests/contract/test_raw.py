@@ -169,13 +169,20 @@ def test_a_person_gets_a_page_that_says_so(service: Service, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [f"{RECORDS}/%FF", "/static/%FF", "/api/%FF?q=%FF", "/%C3"])
-@pytest.mark.parametrize("let_in", [True, False])
-def test_nothing_is_at_an_address_that_is_not_utf_8(service: Service, path: str, let_in: bool) -> None:
+def test_nothing_is_at_an_address_that_is_not_utf_8(service: Service, path: str) -> None:
     client = Client(service)
-    client.say(
-        f"GET {path} HTTP/1.1\r\n" + ("{heads}\r\n" if let_in else f"Host: 127.0.0.1:{service.port}\r\nConnection: close\r\n\r\n")
-    )
+    client.say(f"GET {path} HTTP/1.1\r\n{{heads}}\r\n")
     assert client.heard()[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(f"{RECORDS}/%FF", 401), (f"{RECORDS}?q=%FF", 401), ("/api/%FF", 401), ("/%C3?a=%FF", 303), ("/static/%FF", 404)],
+)
+def test_without_a_login_such_an_address_is_as_any_other(service: Service, path: str, status: int) -> None:
+    client = Client(service)
+    client.say(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\nConnection: close\r\n\r\n")
+    assert client.heard()[0] == status
 
 
 @pytest.mark.parametrize("kind", ["", "; charset=utf-8", "; charset=nonsense", "; charset=utf-16"])
