@@ -15,6 +15,7 @@ from app.model import rfc3339
 from app.rights import ROLES, Role
 from app.scope import Scope
 from app.web import keys
+from app.web.bodies import form_of
 from app.web.keeping import change_own_password, moment_of, number_of
 from app.web.templates import render_page
 
@@ -30,7 +31,7 @@ async def accounts(request: web.Request) -> web.StreamResponse:
 
 async def make_account(request: web.Request) -> web.StreamResponse:
     """``POST /accounts``."""
-    form = await _form(request)
+    form = await form_of(request)
     name = form.get("name", "").strip()
     about(name)
     await request.app[keys.KEEPING].make_account(name, _role(form), _scope(form), form.get("password") or None)
@@ -39,21 +40,21 @@ async def make_account(request: web.Request) -> web.StreamResponse:
 
 async def change_account(request: web.Request) -> web.StreamResponse:
     """``POST /accounts/{name}/change``."""
-    form = await _form(request)
+    form = await form_of(request)
     await request.app[keys.KEEPING].change_account(request.match_info["name"], _role(form), _scope(form))
     return _to(ACCOUNTS)
 
 
 async def set_password(request: web.Request) -> web.StreamResponse:
     """``POST /accounts/{name}/password``. Who sets their own is asked to log in with it."""
-    form = await _form(request)
+    form = await form_of(request)
     await request.app[keys.KEEPING].set_password(request.match_info["name"], form.get("password", ""))
     return _to(ACCOUNTS)
 
 
 async def own_password(request: web.Request) -> web.StreamResponse:
     """``POST /tokens/password``: all sessions end, and one logs in with it."""
-    form = await _form(request)
+    form = await form_of(request)
     await change_own_password(request, form.get("old", ""), form.get("password", ""))
     return _to("/login")
 
@@ -71,7 +72,7 @@ async def tokens(request: web.Request) -> web.StreamResponse:
 
 async def make_token(request: web.Request) -> web.StreamResponse:
     """``POST /tokens``: the answer is the page, with the secret on it this once."""
-    form = await _form(request)
+    form = await form_of(request)
     label, account = form.get("label", "").strip(), form.get("account", "").strip() or None
     about(label)
     role = _role(form) if form.get("role") else None
@@ -98,14 +99,6 @@ async def _tokens(request: web.Request, made: Token | None = None, secret: str |
         "secret": secret,
     }
     return render_page(request, "tokens.html", context)
-
-
-async def _form(request: web.Request) -> Mapping[str, str]:
-    """What was filled in. Raises ``RequestError``."""
-    try:
-        return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
-    except (UnicodeDecodeError, LookupError):  # of a charset that there is not
-        raise RequestError("The form cannot be read: it is not UTF-8.", place="$") from None
 
 
 def _role(form: Mapping[str, str]) -> Role:

@@ -9,10 +9,10 @@ from aiohttp import web
 from msgspec import Meta
 
 from app.access import SESSION_SEC
-from app.errors import TooManyLogins
-from app.web import keys
+from app.errors import RequestError, TooManyLogins
+from app.web import bodies, keys
 from app.web.errors import ProblemError
-from app.web.guard import FORM_TYPES, SESSION_COOKIE
+from app.web.guard import SESSION_COOKIE
 from app.web.listing import LIMITS, listing_of
 from app.web.requests import Query
 from app.web.sight import Sight
@@ -71,13 +71,11 @@ async def login_page(request: web.Request) -> web.StreamResponse:
 
 async def login(request: web.Request) -> web.StreamResponse:
     """``POST /login``: a name and its password, or a code, for a session cookie, then on to where the person wanted to go."""
-    if request.content_type not in FORM_TYPES:
-        raise ProblemError("media-type-unsupported", f"Send the form as {' or '.join(FORM_TYPES)}.")
     try:
-        form = await request.post()
-    except (UnicodeDecodeError, LookupError):  # of a charset that there is not
-        return login_form(request, message="The form cannot be read: it is not UTF-8.", status=400)
-    code, name, password, target = (_text_of(form.get(field)) for field in ("code", "name", "password", "next"))
+        form = await bodies.form_of(request)
+    except RequestError as error:
+        return login_form(request, message=str(error), status=400)
+    code, name, password, target = (form.get(field, "") for field in ("code", "name", "password", "next"))
     if request.app[keys.SETTINGS].auth == "oidc":  # a password would be a way around the provider
         name = password = ""
     try:
@@ -151,10 +149,6 @@ def login_form(
     context = {"page": "login", "message": message, "code": code, "next": own_path(target)}
     headers = {} if again_sec is None else {"Retry-After": str(again_sec)}
     return render_page(request, "login.html", context, status=status, headers=headers)
-
-
-def _text_of(field: object) -> str:
-    return field if isinstance(field, str) else ""
 
 
 def _code_of(text: str) -> str:

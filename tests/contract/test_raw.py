@@ -185,12 +185,34 @@ def test_without_a_login_such_an_address_is_as_any_other(service: Service, path:
     assert client.heard()[0] == status
 
 
-@pytest.mark.parametrize("kind", ["", "; charset=utf-8", "; charset=nonsense", "; charset=utf-16"])
-def test_a_form_that_is_not_utf_8_is_no_failure_of_the_service(service: Service, kind: str) -> None:
+CHARSETS = ["nonsense", "utf-16", "latin-1", "undefined", "punycode", "utf-7", "unicode_escape", "idna", "hex", "utf_8_sig"]
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+@pytest.mark.parametrize("path", ["/login", "/accounts", "/accounts/nobody/change", "/tokens", "/tokens/password"])
+def test_a_form_that_says_to_be_anything_but_utf_8_is_not_read(service: Service, path: str, charset: str) -> None:
+    client, form = Client(service), "code=+2AA-&name=\xff&label=\\ud800&x=--"
+    kind = f"Content-Type: application/x-www-form-urlencoded; charset={charset}\r\nContent-Length: {len(form)}\r\n"
+    client.say(f"POST {path} HTTP/1.1\r\n{{heads}}{kind}\r\n{form}")
+    status, _, body = client.heard()
+    assert (status, b"it is not UTF-8" in body) == (400, True)
+
+
+@pytest.mark.parametrize("kind", ["", "; charset=utf-8", "; charset=UTF8", '; charset="utf-8"', "; charset="])
+def test_a_form_that_is_not_utf_8_is_not_read_whatever_it_says(service: Service, kind: str) -> None:
     client = Client(service)
     form = f"Content-Type: application/x-www-form-urlencoded{kind}\r\nContent-Length: 6\r\nConnection: close\r\n\r\ncode=\xff"
     client.say(f"POST /login HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\n{form}")
-    assert client.heard()[0] in (400, 401)
+    assert client.heard()[0] == 400
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+def test_json_is_utf_8_whatever_is_said_of_it(service: Service, charset: str) -> None:
+    for path, body in ((TRIGGER, '{"vm_ids":["+2AA-"]}'), ("/api/accounts", '{"name":"+2AA-","role":"viewer"}')):
+        client = Client(service)
+        kind = f"Content-Type: application/json; charset={charset}\r\nContent-Length: {len(body)}\r\n"
+        client.say(f"POST {path} HTTP/1.1\r\n{{heads}}{kind}\r\n{body}")
+        assert problem(client)["code"] in ("vm-unknown", "request-invalid")
 
 
 def test_a_body_that_does_not_come_in_time_is_not_waited_for_even_where_no_login_is_needed(service: Service) -> None:
