@@ -3,7 +3,8 @@
 It asks, in this order: is the Host one of ours (against DNS rebinding); who is it; and, where a browser could be made
 to ask by a page of somebody else, does the request come from our own page and in a form that such a page cannot send.
 A session cookie travels with whatever the browser sends, a Bearer token only with what its owner writes: so the last
-question is put to cookies alone (and to everybody under ``MEMDUMP_AUTH=none``, where being asked is enough).
+question is put to cookies alone (and to everybody under ``MEMDUMP_AUTH=none``, where being asked is enough). Whoever sends
+a form sends it as one of ``FORM_TYPES``: no other is read.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ _DEEDS: dict[Right, str] = {
 }
 _SAFE = frozenset({"GET", "HEAD"})
 FORM_TYPES = ("application/json", "application/x-www-form-urlencoded")
+_UNTOLD = "application/octet-stream"
 
 
 @web.middleware
@@ -83,9 +85,11 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         _check_right(request, identity, route)
     if hdrs.CONTENT_ENCODING in request.headers:
         raise ProblemError("media-type-unsupported", "Send the body as it is, without Content-Encoding.")
-    if bearer is None and _changes_something(request):
-        _check_origin(request, identity)
-        _check_content_type(request, route)
+    if _changes_something(request):
+        if bearer is None:
+            _check_origin(request, identity)
+        if bearer is None or (route in FORMS and request.content_type != _UNTOLD):  # of what is not told nothing is read
+            _check_content_type(request, route)
     return await _answered(request, handler, bearer, identity)
 
 

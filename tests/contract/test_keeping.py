@@ -19,7 +19,7 @@ from app.config import Settings
 from app.foundation import open_beside
 from app.model import rfc3339
 from app.scope import Scope
-from app.web.guard import SESSION_COOKIE
+from app.web.guard import FORMS, SESSION_COOKIE
 from tests.contract.speech import RECORDS, TRIGGER, Api, assert_problem
 from tests.service import Service
 
@@ -228,6 +228,21 @@ async def test_what_a_form_asks_for_in_vain_is_said_on_a_page(admin: aiohttp.Cli
     ):
         answered, page = await sent(admin, path, **fields)
         assert (answered, sentence in page) == (status, True), page
+
+
+@pytest.mark.parametrize("path", sorted(pattern.format(name="nobody", number="999999") for _, pattern in FORMS))
+async def test_a_form_has_one_of_two_types_whoever_sends_it(api: Api, path: str) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nann\r\n--x--\r\n'
+    for kind in ("multipart/form-data; boundary=x", "multipart/form-data", "multipart/mixed; boundary=x", "text/plain"):
+        async with api.session.post(path, data=part, headers={"Content-Type": kind}) as answer:
+            assert answer.status == 415
+            assert "x-www-form-urlencoded" in answer.headers["Accept"]
+
+
+async def test_a_token_needs_no_type_where_there_is_nothing_to_send(api: Api) -> None:
+    for path in ("/accounts/nobody/remove", "/tokens/999999/revoke"):
+        async with api.session.post(path) as answer:
+            assert answer.status == 404
 
 
 async def test_a_token_is_on_the_page_once(bob: aiohttp.ClientSession, nobody: aiohttp.ClientSession) -> None:
