@@ -45,12 +45,12 @@ class Proxies:
             )
 
     def who(self, request: web.Request) -> Identity | None:
-        """Whom the proxy names, after ``check``; None without its word. Raises ``ProblemError`` for somebody without any role."""
+        """Whom the proxy names, after ``check``; None without its word. Raises ``ProblemError``, also for somebody without any
+        role."""
         if USER not in request.headers:
             return None
-        name = self._name(request)
-        groups = [group.strip() for line in request.headers.getall(GROUPS, ()) for group in line.split(",")]
-        role = role_of(groups, self._roles)
+        name = _name(request)
+        role = role_of(_groups(request), self._roles)
         if role is None:
             raise ProblemError("not-allowed", f"{name} may come in, but none of their groups has a role in MEMDUMP_GROUP_ROLES.")
         return Identity(name, "proxy", role)
@@ -72,15 +72,6 @@ class Proxies:
                 break
         return address
 
-    def _name(self, request: web.Request) -> str:
-        """Raises ``ProblemError``. Two names are none: one of them may be the client's, which the proxy let through."""
-        names = request.headers.getall(USER)
-        name = names[0].strip()
-        if len(names) != 1 or not name or not name.isprintable() or len(name) > _LONGEST_NAME:
-            log.warning("proxy_header_unclear", remote=request.remote, names=len(names))
-            raise ProblemError("proxy-not-trusted", f"{USER} has to be one printable name of at most {_LONGEST_NAME} characters.")
-        return name
-
     def _trusts(self, address: str | None) -> bool:
         found = _address(address)
         return found is not None and any(found in network for network in self._trusted)
@@ -93,6 +84,32 @@ def role_of(groups: Sequence[str], roles: GroupRoles) -> Role | None:
     ('investigator', None)
     """
     return next((role for group, role in roles if group == "*" or group in groups), None)
+
+
+def _name(request: web.Request) -> str:
+    """Raises ``ProblemError``."""
+    name = _only(request, USER)
+    if not name or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise _unclear(request, USER, f"has to be one printable name of at most {_LONGEST_NAME} characters.")
+    return name
+
+
+def _groups(request: web.Request) -> Sequence[str]:
+    """Raises ``ProblemError``."""
+    return [found for group in _only(request, GROUPS).split(",") if (found := group.strip())]
+
+
+def _only(request: web.Request, header: str) -> str:
+    """What stands in it. Raises ``ProblemError`` for two of them: one may be the client's, which the proxy let through."""
+    lines = request.headers.getall(header, [""])
+    if len(lines) != 1:
+        raise _unclear(request, header, "was sent more than once: the proxy has to overwrite what a client wrote.")
+    return lines[0].strip()
+
+
+def _unclear(request: web.Request, header: str, what: str) -> ProblemError:
+    log.warning("proxy_header_unclear", remote=request.remote, header=header)
+    return ProblemError("proxy-not-trusted", f"{header} {what}")
 
 
 def _address(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

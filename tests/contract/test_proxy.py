@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import WSServerHandshakeError
+from multidict import CIMultiDict
 
 from tests.contract.conftest import VMS
 from tests.contract.speech import FEED, RECORDS, TRIGGER
@@ -138,6 +139,15 @@ async def test_a_name_that_is_not_one_plain_name_is_nobodys(service: Service, na
     with socket.create_connection(("127.0.0.1", service.port), timeout=20, source_address=(PROXY, 0)) as connection:
         connection.sendall(f"GET {RECORDS} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{heads}\r\n".encode())
         assert connection.makefile("rb").readline().split()[1] in (b"400", b"403")
+
+
+@pytest.mark.parametrize("groups", [["staff", "soc"], ["soc", "staff"], ["soc", "soc"], ["soc", ""]], ids=str)
+async def test_groups_that_are_told_twice_are_nobodys(service: Service, proxy: aiohttp.ClientSession, groups: list[str]) -> None:
+    """One of the two may be what the client wrote, and the proxy let through."""
+    headers = CIMultiDict([*NAMED.items(), *(("X-Forwarded-Groups", group) for group in groups)])
+    async with proxy.get(RECORDS, headers=headers) as answer:
+        assert await problem(answer) == (403, "proxy-not-trusted")
+    assert await logged(service, 1, "proxy_header_unclear", header="X-Forwarded-Groups")
 
 
 @pytest.mark.parametrize("headers", [{}, {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}])
