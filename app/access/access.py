@@ -18,7 +18,7 @@ from app.access.passwords import Passwords
 from app.access.presence import Key, Presence
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
 from app.config import AuthMode
-from app.errors import PasswordWrong, StateError
+from app.errors import PasswordWrong, StateError, TooManyLogins
 from app.model import from_rfc3339, rfc3339
 from app.rights import Role
 from app.scope import Scope
@@ -67,7 +67,7 @@ class Access:
         self._mode = mode
         self._now = now
         self._monotonic = monotonic
-        self._attempts = Attempts(monotonic)
+        self.attempts = Attempts(monotonic)
         self._cache: dict[Key, tuple[Identity, float]] = {}
         self.presence = Presence(self._look_again)
 
@@ -105,7 +105,7 @@ class Access:
 
         if not await self._state.run(work):
             return None
-        self._attempts.give_back(address, name)
+        self.attempts.give_back(address, name)
         return session
 
     async def check_password(self, name: str, password: str, address: str) -> None:
@@ -113,13 +113,17 @@ class Access:
         _, fits = await self._try(name, password, address)
         if not fits:
             raise PasswordWrong
-        self._attempts.give_back(address, name)
+        self.attempts.give_back(address, name)
 
     async def _try(self, name: str, password: str, address: str) -> tuple[str | None, bool]:
-        """One try: the hash that is kept, and whether the password fits it."""
-        self._attempts.take(address, name)
-        kept = await self._state.read(lambda connection: accounts.password_of(connection, name))
-        return kept, await self.passwords.fits(password, kept)
+        """One try: the hash that is kept, and whether the password fits it. One that was never looked at is none."""
+        self.attempts.take(address, name)
+        try:
+            kept = await self._state.read(lambda connection: accounts.password_of(connection, name))
+            return kept, await self.passwords.fits(password, kept)
+        except (StateError, TooManyLogins):
+            self.attempts.give_back(address, name)
+            raise
 
     async def redeem(self, code: str) -> str | None:
         """A session's secret for a login code, once; None if the code is unknown, used up or too old."""

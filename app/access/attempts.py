@@ -38,7 +38,7 @@ class Attempts:
             self._keep(key, tries - 1, now)
 
     def give_back(self, address: str, name: str) -> None:
-        """It was the right password."""
+        """It was the right password, or none was looked at."""
         now = self._monotonic()
         for key in _keys(address, name):
             self._keep(key, min(self._left_at(key, now) + 1, TRIES), now)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.access import SCHEMA, Access, Identity, accounts, tokens, upgrade
+from app.access import RIGHTS, ROLES, SCHEMA, Access, Identity, accounts, tokens, upgrade
 from app.access.attempts import MOST, REFILL_SEC, TRIES, Attempts
-from app.access.audit import entries_in
+from app.access.audit import DEEDS, entries_in
 from app.access.by_hand import access_by_hand
 from app.access.passwords import password_hash
 from app.access.secrets import hash_of
@@ -239,6 +239,15 @@ async def test_a_token_of_the_first_versions_is_still_the_administrators(file: P
             assert await access.redeem(access.make_login_code()) is not None
 
 
+# --- rights
+
+
+def test_whatever_is_done_with_dumps_has_a_right_and_a_word_in_the_trail_also_before_it_can_be_done() -> None:
+    assert {"dump", "cancel", "download", "delete"} <= set(RIGHTS) & set(DEEDS)
+    assert [role for role in ROLES if "download" in ROLES[role]] == ["investigator", "administrator"]
+    assert [role for role in ROLES if "delete" in ROLES[role]] == ["administrator"]
+
+
 # --- scopes within scopes
 
 NAMES = st.text("ab-", max_size=4)
@@ -316,6 +325,19 @@ async def test_right_or_wrong_a_login_waits_where_too_many_failed(state: State, 
         assert await access.log_in("bob", "wrong password", f"10.0.0.{number}") is None
     with pytest.raises(TooManyLogins):
         await access.log_in("bob", PASSWORD, "10.0.1.1")
+
+
+async def test_a_password_that_nobody_had_time_to_look_at_is_no_try(
+    state: State, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(state, "bob", password=PASSWORD)
+    with monkeypatch.context() as busy:
+        busy.setattr("app.access.passwords.MOST_WAITING", 0)
+        for _ in range(TRIES + 1):
+            with pytest.raises(TooManyLogins) as refusal:
+                await access.log_in("bob", PASSWORD, "10.0.0.1")
+            assert refusal.value.retry_after_sec < REFILL_SEC
+    assert await access.log_in("bob", PASSWORD, "10.0.0.1") is not None
 
 
 # --- from a command line
