@@ -26,9 +26,9 @@ class Attempts:
         self._monotonic = monotonic
         self._left: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()  # tries, and when there were so many
 
-    def take(self, address: str, name: str) -> None:
-        """One try. Raises ``TooManyLogins``, and takes none, where there is none left. Before the password is looked at: so many
-        at once are not more than one after the other."""
+    def take(self, address: str, name: str | None = None) -> None:
+        """One try, also of who names nobody. Raises ``TooManyLogins``, and takes none, where there is none left. Before anything is
+        looked at: so many at once are not more than one after the other."""
         now = self._monotonic()
         keys = _keys(address, name)
         left = [self._left_at(key, now) for key in keys]
@@ -37,8 +37,8 @@ class Attempts:
         for key, tries in zip(keys, left, strict=True):
             self._keep(key, tries - 1, now)
 
-    def give_back(self, address: str, name: str) -> None:
-        """It was the right password, or none was looked at."""
+    def give_back(self, address: str, name: str | None = None) -> None:
+        """It was right, or was not looked at."""
         now = self._monotonic()
         for key in _keys(address, name):
             self._keep(key, min(self._left_at(key, now) + 1, TRIES), now)
@@ -55,5 +55,6 @@ class Attempts:
             self._left.popitem(last=False)
 
 
-def _keys(address: str, name: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    return ("address", network_of(address, v4_bits=_V4_BITS, v6_bits=_V6_BITS)), ("name", name[:100])
+def _keys(address: str, name: str | None) -> tuple[tuple[str, str], ...]:
+    by_address = ("address", network_of(address, v4_bits=_V4_BITS, v6_bits=_V6_BITS))
+    return (by_address,) if name is None else (by_address, ("name", name[:100]))

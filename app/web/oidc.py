@@ -5,9 +5,10 @@ Loaded only where ``MEMDUMP_AUTH=oidc``: it takes half a second.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
@@ -21,10 +22,18 @@ from joserfc.jws import JWSRegistry
 
 from app.config import Oidc
 from app.environment import url_is_safe
+from app.errors import TooManyLogins
 from app.web.vouching import Attempt, NotVouchedFor, Person, ProviderUnreachable
 
 _TIMEOUT_SEC = 10.0
 _KNOWN_SEC = 3600.0
+_FAILED_SEC = 5.0
+"""So long it is not asked again after it has failed to say what it is: whoever comes meanwhile is told at once."""
+
+MOST_AT_ONCE = 10
+"""So many codes are exchanged at once; whoever comes then is told to come again."""
+
+_AGAIN_SEC = 5
 _LEEWAY_SEC = 60
 _LONGEST_NAME = 255
 _SIGNED_BY_A_KEY_PAIR = frozenset(
@@ -33,16 +42,24 @@ _SIGNED_BY_A_KEY_PAIR = frozenset(
 """Never ``none``, nor one whose key would be the client's own secret."""
 
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+_USERINFO = "userinfo_endpoint"
+"""The one that a provider need not have."""
 
 
 class Provider:
-    """The one of ``MEMDUMP_OIDC_ISSUER``. Methods raise ``ProviderUnreachable``, ``person`` also ``NotVouchedFor``."""
+    """The one of ``MEMDUMP_OIDC_ISSUER``. Methods raise ``ProviderUnreachable``, ``person`` also ``NotVouchedFor`` and
+    ``TooManyLogins``."""
 
-    def __init__(self, settings: Oidc) -> None:
+    def __init__(self, settings: Oidc, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self._monotonic = monotonic
         self._trust = ssl.create_default_context()
         self._known: Mapping[str, Any] = {}
         self._known_until = 0.0
+        self._asking = asyncio.Lock()
+        self._failure = ProviderUnreachable("")
+        self._failed_until = 0.0
+        self._exchanging = 0
 
     async def address(self, attempt: Attempt, back: str) -> str:
         """Where the browser is to go, to come back to ``back``."""
@@ -55,6 +72,9 @@ class Provider:
 
     async def person(self, attempt: Attempt, code: str, back: str) -> Person:
         """Who that is, for the code that the browser brought ``back``."""
+        if self._exchanging >= MOST_AT_ONCE:
+            raise TooManyLogins(_AGAIN_SEC)
+        self._exchanging += 1
         try:
             known = await self._metadata()
             async with self._client(known, back) as client:
@@ -68,6 +88,8 @@ class Provider:
             raise self._unreachable(error) from None
         except (OAuthError, JoseError, KeyError, TypeError, ValueError) as error:
             raise NotVouchedFor(f"{type(error).__name__}: {error}") from None
+        finally:
+            self._exchanging -= 1
 
     def _checked(self, known: Mapping[str, Any], token: Mapping[str, Any], keys: Any, nonce: str) -> Mapping[str, Any]:
         """The claims of the ID token, once its signature and all of them that matter are what they have to be."""
@@ -86,8 +108,8 @@ class Provider:
     async def _person(self, client: AsyncOAuth2Client, known: Mapping[str, Any], claims: Mapping[str, Any]) -> Person:
         """Groups stand in the ID token, or else are asked for."""
         groups = _claim(claims, self._settings.groups_claim)
-        if groups is None and "userinfo_endpoint" in known:
-            told = _object(await client.get(known["userinfo_endpoint"]))
+        if groups is None and known.get(_USERINFO) is not None:
+            told = _object(await client.get(known[_USERINFO]))
             if told.get("sub") != claims["sub"]:
                 raise NotVouchedFor("the provider told of somebody else than who logged in")
             claims = {**told, **claims}
@@ -99,9 +121,21 @@ class Provider:
         return Person(name.strip(), [group for group in listed if isinstance(group, str)])
 
     async def _metadata(self) -> Mapping[str, Any]:
-        """What the provider says of itself; asked for once an hour."""
-        if time.monotonic() < self._known_until:
+        """What the provider says of itself; asked for once an hour, however many want to know at once."""
+        async with self._asking:
+            if self._monotonic() < self._known_until:
+                return self._known
+            if self._monotonic() < self._failed_until:
+                raise ProviderUnreachable(str(self._failure))
+            try:
+                self._known = await self._ask()
+            except ProviderUnreachable as error:
+                self._failure, self._failed_until = error, self._monotonic() + _FAILED_SEC
+                raise
+            self._known_until = self._monotonic() + _KNOWN_SEC
             return self._known
+
+    async def _ask(self) -> Mapping[str, Any]:
         try:
             async with httpx2.AsyncClient(timeout=_TIMEOUT_SEC, verify=self._trust) as client:
                 known = _object(await client.get(f"{self._settings.issuer.rstrip('/')}/.well-known/openid-configuration"))
@@ -109,10 +143,9 @@ class Provider:
             raise self._unreachable(error) from None
         if known.get("issuer") != self._settings.issuer:
             raise ProviderUnreachable(f"What answers there calls itself {known.get('issuer')!r}, not {self._settings.issuer!r}")
-        for name in _ENDPOINTS:
+        for name in (*_ENDPOINTS, *([_USERINFO] if known.get(_USERINFO) is not None else [])):
             if not isinstance(known.get(name), str) or not url_is_safe(known[name]):
                 raise ProviderUnreachable(f"Its {name} is not an https URL")
-        self._known, self._known_until = known, time.monotonic() + _KNOWN_SEC
         return known
 
     def _client(self, known: Mapping[str, Any], back: str) -> AsyncOAuth2Client:

@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from app.access.secrets import make_secret
+from app.errors import TooManyLogins
 from app.scope import WHOLE
 from app.web import keys
 from app.web.errors import ProblemError
@@ -75,6 +76,8 @@ async def back(request: web.Request) -> web.StreamResponse:
         return login_form(request, message=_NOT_BEGUN_HERE, target=target, status=400)
     try:
         person = await _person(request, provider, attempt)
+    except TooManyLogins as error:
+        return login_form(request, message=str(error), target=target, again_sec=error.retry_after_sec, status=429)
     except ProviderUnreachable as error:
         raise _unreachable(error) from None
     except NotVouchedFor as error:
@@ -93,14 +96,23 @@ async def back(request: web.Request) -> web.StreamResponse:
 
 
 async def _person(request: web.Request, provider: LoginProvider, attempt: Attempt) -> Person:
-    """Raises ``NotVouchedFor``, ``ProviderUnreachable``."""
+    """Raises ``NotVouchedFor``, ``ProviderUnreachable``, ``TooManyLogins``: who may make up codes would have us ask the provider
+    without end."""
     issuer = request.app[keys.SETTINGS].oidc.issuer
     if request.query.get("iss", issuer) != issuer:  # RFC 9207: an answer of another provider
         raise NotVouchedFor("the answer is another provider's")
     code = request.query.get("code")
     if not code:
         raise NotVouchedFor(f"it answered with {request.query.get('error', 'nothing')[:100]!r}")
-    return await provider.person(attempt, code, _back(request))
+    attempts, address = request.app[keys.ACCESS].attempts, request.app[keys.PROXIES].address(request) or ""
+    attempts.take(address)
+    try:
+        person = await provider.person(attempt, code, _back(request))
+    except TooManyLogins:  # the provider was not asked
+        attempts.give_back(address)
+        raise
+    attempts.give_back(address)
+    return person
 
 
 def _provider(request: web.Request) -> LoginProvider:

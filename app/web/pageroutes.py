@@ -108,7 +108,7 @@ PAGES = (
             Reply(400, "This login was not begun in this browser.", content_type=_HTML),
             Reply(401, "The provider does not vouch for anybody.", content_type=_HTML),
         ],
-        problems=["not-found", "not-allowed", "login-provider-unreachable"],
+        problems=["not-found", "not-allowed", "too-many-logins", "login-provider-unreachable"],
     ),
     Route(
         method="GET",

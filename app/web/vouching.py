@@ -57,7 +57,7 @@ class Person:
 
 
 class LoginProvider(Protocol):
-    """Where people log in. Both raise ``ProviderUnreachable``, ``person`` also ``NotVouchedFor``."""
+    """Where people log in. Both raise ``ProviderUnreachable``, ``person`` also ``NotVouchedFor`` and ``TooManyLogins``."""
 
     async def address(self, attempt: Attempt, back: str) -> str:
         """Where the browser is to go, to come back to ``back``."""

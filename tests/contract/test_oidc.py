@@ -10,8 +10,10 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 import aiohttp
 import pytest
 
+from app.access.attempts import TRIES
 from tests.contract.conftest import VMS
 from tests.contract.speech import RECORDS, TRIGGER
+from tests.contract.test_audit import stranger_at
 from tests.nodes import node
 from tests.provider import is_there, log_in, running_provider
 from tests.service import Service, running_service
@@ -166,6 +168,22 @@ async def test_a_code_is_worth_nothing_to_a_login_with_another_verifier(
     params = {"code": stolen, "state": state}
     async with nobody.get("/login/oidc/back", params=params, headers={"Cookie": cookie}, allow_redirects=False) as answer:
         assert (answer.status, SESSION in answer.cookies) == (401, False)
+
+
+async def test_after_ten_codes_in_vain_an_address_has_to_wait_and_nobody_else(
+    service: Service, nobody: aiohttp.ClientSession, browser: aiohttp.ClientSession
+) -> None:
+    address, cookie = await begin(service, nobody)
+    (state,) = parse_qs(urlsplit(address).query)["state"]
+    forged = {"code": "forged", "state": state}
+    async with stranger_at("127.0.9.1", service) as stranger:
+        for status in (*[401] * TRIES, 429):
+            async with stranger.get("/login/oidc/back", params=forged, headers={"Cookie": cookie}) as answer:
+                assert (answer.status, SESSION in answer.cookies) == (status, False)
+    assert 0 < int(answer.headers["Retry-After"]) <= 30
+    for _ in range(TRIES + 1):  # a login uses nothing up
+        address, cookie = await begin(service, nobody)
+        await session_of(nobody, await log_in(browser, address, "anna+soc"), cookie)
 
 
 async def test_a_password_is_no_way_around_the_provider_and_a_login_url_is_one_for_whoever_has_the_machine(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from app.config import Oidc
-from app.web.oidc import Provider
+from app.errors import TooManyLogins
+from app.web.oidc import MOST_AT_ONCE, Provider
 from app.web.vouching import Attempt, NotVouchedFor, ProviderUnreachable
 
 CLIENT, SECRET = "memory-dumps", "a-secret-of-32-bytes-and-not-less"
@@ -36,6 +38,10 @@ class Liar:
         self.header: dict[str, Any] = {"alg": "RS256", "kid": "one"}
         self.token: object = None
         self.issuer = ""
+        self.asked = 0
+        self.exchanging: asyncio.Queue[None] = asyncio.Queue()
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -52,6 +58,7 @@ class Liar:
         return web.json_response(self.told)
 
     async def _metadata(self, _request: web.Request) -> web.Response:
+        self.asked += 1
         known = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/auth",
@@ -66,6 +73,8 @@ class Liar:
         form = await request.post()
         assert form["code_verifier"] == ATTEMPT.verifier
         assert form["redirect_uri"] == BACK
+        self.exchanging.put_nowait(None)
+        await self.answers.wait()
         now = int(time.time())
         claims = {
             "iss": self.issuer, "sub": "1", "aud": CLIENT, "exp": now + 300, "iat": now, "nonce": ATTEMPT.nonce,
@@ -87,9 +96,9 @@ async def liar() -> AsyncIterator[Liar]:
     await server.close()
 
 
-def provider_of(liar: Liar, **changed: Any) -> Provider:
+def provider_of(liar: Liar, monotonic: Callable[[], float] = time.monotonic, **changed: Any) -> Provider:
     settings = {"client_id": CLIENT, "client_secret": SECRET, "scope": "openid profile", "groups_claim": "groups", **changed}
-    return Provider(Oidc(issuer=liar.issuer, **settings))
+    return Provider(Oidc(issuer=liar.issuer, **settings), monotonic)
 
 
 async def test_who_is_vouched_for_has_the_providers_name_and_groups(liar: Liar) -> None:
@@ -168,7 +177,7 @@ async def test_groups_stand_in_the_claim_that_the_setting_names(
     "metadata",
     [
         {"issuer": "https://evil.example"}, {"token_endpoint": "http://evil.example/token"}, {"jwks_uri": None},
-        {"authorization_endpoint": "javascript:alert(1)"},
+        {"authorization_endpoint": "javascript:alert(1)"}, {"userinfo_endpoint": "http://evil.example/me"},
     ],
     ids=str,
 )  # fmt: skip
@@ -180,6 +189,43 @@ async def test_a_provider_that_calls_itself_otherwise_or_leads_off_the_safe_way_
         await provider_of(liar).address(ATTEMPT, BACK)
     with pytest.raises(ProviderUnreachable):
         await provider_of(liar).person(ATTEMPT, "code", BACK)
+
+
+async def test_a_provider_without_the_one_endpoint_that_it_need_not_have_is_one(liar: Liar) -> None:
+    liar.metadata, liar.claims = {"userinfo_endpoint": None}, {"groups": None}
+    assert list((await provider_of(liar).person(ATTEMPT, "code", BACK)).groups) == []
+
+
+async def test_a_provider_is_asked_once_what_it_is_however_many_log_in(liar: Liar) -> None:
+    provider = provider_of(liar)
+    await asyncio.gather(*(provider.address(ATTEMPT, BACK) for _ in range(20)))
+    assert liar.asked == 1
+
+
+async def test_a_provider_that_fails_is_let_alone_for_some_seconds(liar: Liar) -> None:
+    passed = [0.0]
+    provider = provider_of(liar, lambda: passed[0])
+    liar.metadata = {"issuer": "https://evil.example"}
+    told = await asyncio.gather(*(provider.address(ATTEMPT, BACK) for _ in range(20)), return_exceptions=True)
+    assert {(type(each), str(each)) for each in told} == {(ProviderUnreachable, str(told[0]))}
+    assert liar.asked == 1
+    liar.metadata = {}
+    passed[0] = 10.0
+    assert (await provider.person(ATTEMPT, "code", BACK)).name == "anna"
+    assert liar.asked == 2
+
+
+async def test_only_so_many_codes_are_exchanged_at_once(liar: Liar) -> None:
+    provider = provider_of(liar)
+    liar.answers.clear()
+    exchanges = [asyncio.create_task(provider.person(ATTEMPT, "code", BACK)) for _ in range(MOST_AT_ONCE)]
+    for _ in exchanges:
+        await liar.exchanging.get()
+    with pytest.raises(TooManyLogins):
+        await provider.person(ATTEMPT, "code", BACK)
+    liar.answers.set()
+    assert {person.name for person in await asyncio.gather(*exchanges)} == {"anna"}
+    assert (await provider.person(ATTEMPT, "code", BACK)).name == "anna"
 
 
 def test_all_that_follows_from_an_attempt_differs_and_only_its_own_state_began_it() -> None:
