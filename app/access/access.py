@@ -140,10 +140,11 @@ class Access:
 
         return session if await self._state.run(work) else None
 
-    async def begin_for(self, name: str, role: Role, scope: Scope) -> str:
-        """A session's secret for somebody who has no account here, but for whom another service vouches."""
+    async def begin_for(self, name: str, role: Role, scope: Scope, **vouched: str) -> str:
+        """A session's secret for somebody who has no account here, but for whom another service vouches; ``vouched``: what tells
+        them from others of that name."""
         session = make_secret()
-        noted = note("login", "vouched for", who=name, role=role, scope=str(scope))
+        noted = note("login", "vouched for", who=name, role=role, scope=str(scope), **vouched)
 
         def work(connection: sqlite3.Connection) -> None:
             self._sweep(connection)

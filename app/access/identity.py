@@ -10,6 +10,9 @@ from app.scope import WHOLE, Scope
 
 Via = Literal["token", "session", "open", "proxy"]
 
+VOUCHED_FOR = "oidc"
+"""How log and audit trail call the session of somebody who has no account here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -26,6 +29,11 @@ class Identity:
     scope: Scope = WHOLE
     account: str | None = field(default=None, compare=False)
     token: int | None = field(default=None, compare=False)
+
+    @property
+    def shown_by(self) -> str:
+        """What showed it, for log and audit trail: people at a provider are not to be taken for accounts of the same name."""
+        return VOUCHED_FOR if self.via == "session" and self.account is None else self.via
 
     def may(self, right: Right) -> bool:
         """Whether that is among the rights of the role. On what, the scope says."""

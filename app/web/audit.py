@@ -71,7 +71,7 @@ class AuditEntry(Answer, frozen=True, kw_only=True):
     number: int
     at: Moment
     who: Annotated[str, Meta(description="Name of the account; `unknown` where nobody is logged in.")]
-    via: Annotated[str, Meta(description="What showed who it is: `token`, `session`, `proxy`, `command-line`, `service` …")]
+    via: Annotated[str, Meta(description="What showed who it is: `token`, `session`, `proxy`, `oidc`, `command-line`, `service` …")]
     origin: Annotated[str, Meta(description="From which address.")] = msgspec.field(name="from")
     deed: Deed
     subject: Annotated[str, Meta(description="On what: a VM, an account, an address of this service.")] = msgspec.field(name="on")

@@ -90,7 +90,7 @@ def _name(request: web.Request) -> bool:
     identity = request.get(keys.IDENTITY)
     if identity is None:
         return False
-    request[keys.OCCASION].who, request[keys.OCCASION].via = identity.name, identity.via
+    request[keys.OCCASION].who, request[keys.OCCASION].via = identity.name, identity.shown_by
     return True
 
 

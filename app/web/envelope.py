@@ -69,6 +69,6 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
                 path=request.path,
                 status=status,
                 duration_ms=round((time.monotonic() - started) * 1000, 1),
-                by=f"{identity.name} ({identity.via})" if identity else None,
+                by=f"{identity.name} ({identity.shown_by})" if identity else None,
                 remote=request.app[keys.PROXIES].address(request),
             )

@@ -9,7 +9,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import httpx2
 from authlib.integrations.base_client.errors import OAuthError
@@ -115,10 +115,10 @@ class Provider:
             claims = {**told, **claims}
             groups = _claim(claims, self._settings.groups_claim)
         name = next((found for key in ("preferred_username", "email", "sub") if (found := claims.get(key))), None)
-        if not isinstance(name, str) or not name.isprintable() or not name.strip() or len(name) > _LONGEST_NAME:
-            raise NotVouchedFor("the name is not a printable one")
+        if not _is_plain(name) or not _is_plain(claims["sub"]):
+            raise NotVouchedFor("the name, or the subject, is not a printable one")
         listed = [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else []
-        return Person(name.strip(), [group for group in listed if isinstance(group, str)])
+        return Person(name.strip(), claims["sub"], [group for group in listed if isinstance(group, str)])
 
     async def _metadata(self) -> Mapping[str, Any]:
         """What the provider says of itself; asked for once an hour, however many want to know at once."""
@@ -174,6 +174,10 @@ def _object(answer: httpx2.Response) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("the answer is not a JSON object")
     return found
+
+
+def _is_plain(text: object) -> TypeGuard[str]:
+    return isinstance(text, str) and text.isprintable() and text.strip() != "" and len(text) <= _LONGEST_NAME
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> object:

@@ -10,6 +10,8 @@ import structlog
 from aiohttp import web
 from msgspec import Meta
 
+from app.access.audit import about
+from app.access.identity import VOUCHED_FOR
 from app.access.secrets import make_secret
 from app.errors import TooManyLogins
 from app.scope import WHOLE
@@ -83,11 +85,13 @@ async def back(request: web.Request) -> web.StreamResponse:
     except NotVouchedFor as error:
         log.warning("login_not_vouched_for", reason=str(error))
         return login_form(request, message=_NOT_VOUCHED_FOR, target=target, status=401)
-    request[keys.OCCASION].subject = person.name
+    vouched = {"iss": request.app[keys.SETTINGS].oidc.issuer, "sub": person.sub}
+    about(person.name, kind=person.name, **vouched)
+    request[keys.OCCASION].via = VOUCHED_FOR
     role = role_of(person.groups, request.app[keys.SETTINGS].group_roles)
     if role is None:
         raise ProblemError("not-allowed", f"{person.name} may come in, but none of their groups has a role in MEMDUMP_GROUP_ROLES.")
-    session = await request.app[keys.ACCESS].begin_for(person.name, role, WHOLE)
+    session = await request.app[keys.ACCESS].begin_for(person.name, role, WHOLE, **vouched)
     # No redirect: the browser would not send the strict cookie on a way that began at the provider.
     response = render_page(request, "logged_in.html", {"page": "login", "name": person.name, "next": target})
     keep_session(request, response, session)

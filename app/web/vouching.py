@@ -50,9 +50,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Whom the provider vouches for."""
+    """Whom the provider vouches for. ``sub`` is theirs alone at that provider; the name may be that of others, too."""
 
     name: str
+    sub: str
     groups: Sequence[str]
 
 

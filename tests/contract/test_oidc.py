@@ -13,7 +13,7 @@ import pytest
 from app.access.attempts import TRIES
 from tests.contract.conftest import VMS
 from tests.contract.speech import RECORDS, TRIGGER
-from tests.contract.test_audit import stranger_at
+from tests.contract.test_audit import stranger_at, trail
 from tests.nodes import node
 from tests.provider import is_there, log_in, running_provider
 from tests.service import Service, running_service
@@ -122,6 +122,27 @@ async def test_who_is_in_no_group_with_a_role_gets_no_session(
         assert answer.status == 403
         assert SESSION not in answer.cookies
         assert "none of their groups has a role" in await answer.text()
+
+
+async def test_the_trail_tells_people_of_the_provider_from_accounts_of_the_same_name(
+    service: Service, nobody: aiohttp.ClientSession, browser: aiohttp.ClientSession, issuer: str
+) -> None:
+    address, cookie = await begin(service, nobody)
+    session = await session_of(nobody, await log_in(browser, address, "admin+staff"), cookie)
+    async with nobody.post(TRIGGER, headers={**session, "Origin": service.url}, json={"all": True}) as answer:
+        assert answer.status == 403
+    login, refused = [entry for entry in trail(service) if entry.who == "admin" and entry.via == "oidc"]
+    assert (login.deed, login.details["iss"], refused.result) == ("login", issuer, "not-allowed")
+    assert login.details["sub"]
+    address, cookie = await begin(service, nobody)
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as other:
+        back = await log_in(other, address, "admin+other")
+    async with nobody.get(back, headers={"Cookie": cookie}) as answer:
+        assert answer.status == 403
+    turned_away = trail(service)[-1]
+    assert (turned_away.deed, turned_away.via, turned_away.subject) == ("login-refused", "oidc", "admin")
+    assert turned_away.details["iss"] == issuer
+    assert turned_away.details["sub"]
 
 
 async def test_a_login_that_another_browser_began_or_that_was_used_is_worth_nothing(

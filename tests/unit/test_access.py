@@ -282,6 +282,14 @@ async def test_what_is_remembered_is_bounded_and_nobody_is_locked_out_by_that(st
     assert len(access._cache) == CACHE_ENTRIES
 
 
+async def test_a_person_of_elsewhere_is_not_taken_for_the_account_of_that_name(access: Access) -> None:
+    own = await access.who(None, await session_of(access))
+    foreign = await access.who(None, await access.begin_for("admin", "viewer", WHOLE, sub="7"))
+    token = await access.who(access.first_token(), None)
+    told = [(each.name, each.shown_by) for each in (own, foreign, token) if each is not None]
+    assert told == [("admin", "session"), ("admin", "oidc"), ("admin", "token")]
+
+
 async def test_what_is_over_is_swept_when_something_new_is_made(state: State, access: Access, clock: Clock) -> None:
     for _ in range(3):
         await session_of(access)

@@ -103,7 +103,7 @@ def provider_of(liar: Liar, monotonic: Callable[[], float] = time.monotonic, **c
 
 async def test_who_is_vouched_for_has_the_providers_name_and_groups(liar: Liar) -> None:
     person = await provider_of(liar).person(ATTEMPT, "code", BACK)
-    assert (person.name, list(person.groups)) == ("anna", ["soc"])
+    assert (person.name, person.sub, list(person.groups)) == ("anna", "1", ["soc"])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_who_is_vouched_for_has_the_providers_name_and_groups(liar: Liar) 
         {"nonce": None}, {"nonce": "another"}, {"aud": "another"}, {"aud": [CLIENT, "another"]}, {"aud": None}, {"azp": "another"},
         {"iss": "https://evil.example"}, {"iss": None}, {"exp": 1}, {"exp": None}, {"iat": 4_000_000_000}, {"sub": None},
         {"at_hash": "wrong"}, {"preferred_username": "an\x00na"}, {"preferred_username": " "}, {"preferred_username": ["anna"]},
-        {"preferred_username": "a" * 256},
+        {"preferred_username": "a" * 256}, {"sub": "1\n"}, {"sub": 7}, {"sub": "1" * 256},
     ],
     ids=str,
 )  # fmt: skip
