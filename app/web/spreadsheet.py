@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+import string
+from collections.abc import Iterable
+from operator import attrgetter
 
 from app.model import DumpRecord
 
@@ -15,63 +17,82 @@ _DISARMED = re.compile(r"'|[\"'\s]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """What a spreadsheet may run, also behind quotes and blanks, and in the full-width forms that some of them take for it; and
 what begins with the apostrophe that disarms it, so that one at the beginning of a cell always is one too many."""
 
-_Value = str | int | float | None
+_QUOTED = re.compile(r'["\r\n]')
 
-COLUMNS: Sequence[tuple[str, Callable[[DumpRecord], _Value]]] = (
-    ("dump_id", lambda of: _text(of.dump_id)),
-    ("timestamp", lambda of: of.timestamp),
-    ("dom", lambda of: _text(of.dom)),
-    ("vmid", lambda of: _text(of.vmid)),
-    ("uuid", lambda of: _text(of.uuid)),
-    ("hypervisor", lambda of: _text(of.hypervisor)),
-    ("uri", lambda of: _text(of.uri)),
-    ("mode", lambda of: of.mode),
-    ("format", lambda of: of.format),
-    ("captured_at", lambda of: _text(of.captured_at)),
-    ("guest_pause_ms", lambda of: of.guest_pause_ms),
-    ("guest_pauses_ms", lambda of: _text(" ".join(map(str, of.guest_pauses_ms)))),
-    ("duration_sec", lambda of: of.duration_sec),
-    ("raw_size_bytes", lambda of: of.raw_size_bytes),
-    ("sha256", lambda of: _text(of.sha256)),
-    ("gzip_size_bytes", lambda of: of.gzip_size_bytes),
-    ("stored_sha256", lambda of: _text(of.stored_sha256)),
-    ("compression.algorithm", lambda of: of.compression.algorithm),
-    ("compression.level", lambda of: of.compression.level),
-    ("compression.block_bytes", lambda of: of.compression.block_bytes),
-    ("ctime", lambda of: of.ctime),
-    ("mtime", lambda of: of.mtime),
-    ("atime", lambda of: of.atime),
-    ("dump_path", lambda of: _text(of.dump_path)),
-    ("operator", lambda of: _text(of.operator)),
-    ("reason", lambda of: _text(of.reason)),
-    ("case", lambda of: _text(of.case)),
-    ("versions.memory_dumps", lambda of: _text(of.versions.memory_dumps)),
-    ("versions.libvirt", lambda of: _text(of.versions.libvirt)),
-    ("versions.qemu", lambda of: _text(of.versions.qemu)),
-    ("warnings", lambda of: _text("\n".join(of.warnings))),
-    ("audit_head", lambda of: _text(of.audit_head)),
-    ("group", lambda of: _text(of.group)),
+_HARMLESS = frozenset(string.ascii_letters + string.digits + "/")
+"""What nearly every cell begins with: there is nothing to look for in it."""
+
+COLUMNS = (
+    "dump_id",
+    "timestamp",
+    "dom",
+    "vmid",
+    "uuid",
+    "hypervisor",
+    "uri",
+    "mode",
+    "format",
+    "captured_at",
+    "guest_pause_ms",
+    "guest_pauses_ms",
+    "duration_sec",
+    "raw_size_bytes",
+    "sha256",
+    "gzip_size_bytes",
+    "stored_sha256",
+    "compression.algorithm",
+    "compression.level",
+    "compression.block_bytes",
+    "ctime",
+    "mtime",
+    "atime",
+    "dump_path",
+    "operator",
+    "reason",
+    "case",
+    "versions.memory_dumps",
+    "versions.libvirt",
+    "versions.qemu",
+    "warnings",
+    "audit_head",
+    "group",
 )
 """The names of a record, flat."""
+
+_values_of = attrgetter(*COLUMNS)
+_LISTS = ((COLUMNS.index("guest_pauses_ms"), " "), (COLUMNS.index("warnings"), "\n"))
+"""Which hold several values, and what stands between these in their cell."""
+
+_END = "\r\n"
 
 
 def header() -> bytes:
     """The first row."""
-    return _rows([[name for name, _ in COLUMNS]])
+    return (",".join(COLUMNS) + _END).encode()
 
 
 def rows_of(records: Iterable[DumpRecord]) -> bytes:
     """One row each. Takes its time: not for the event loop."""
-    # One by one: between two rows, unlike in a call of C that has all of them, the event loop may get its turn.
-    return _rows([value(record) for _, value in COLUMNS] for record in records)
+    return "".join([_row(record) for record in records]).encode()
 
 
-def _rows(rows: Iterable[Sequence[_Value]]) -> bytes:
+def _row(record: DumpRecord) -> str:
+    values = list(_values_of(record))
+    for place, between in _LISTS:
+        values[place] = between.join(map(str, values[place]))
+    cells = [_cell(value) for value in values]
+    row = ",".join(cells)
+    if row.count(",") == len(cells) - 1 and not _QUOTED.search(row):  # the module takes twice as long, and would write the same
+        return row + _END
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
-    return text.getvalue().encode()
+    csv.writer(text, lineterminator=_END).writerow(cells)
+    return text.getvalue()
 
 
-def _text(text: str | None) -> str | None:
+def _cell(value: str | float | None) -> str:
     """A cell that no spreadsheet runs: with an apostrophe before what may be a formula, or begins with one."""
-    return f"'{text}" if text and _DISARMED.match(text) else text
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return repr(value)
+    return value if value[:1] in _HARMLESS or not _DISARMED.match(value) else f"'{value}"

@@ -28,7 +28,7 @@ def read(record: DumpRecord) -> dict[str, str]:
 
 
 def test_the_header_has_every_name_of_a_record_in_its_order() -> None:
-    names = [name.partition(".")[0] for name, _ in spreadsheet.COLUMNS]
+    names = [name.partition(".")[0] for name in spreadsheet.COLUMNS]
     assert list(dict.fromkeys(names)) == [name for name in MANIFEST.__slots__ if name != "domain_xml"]
 
 
