@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -220,9 +220,24 @@ async def test_logging_out_counts_at_once_and_for_this_session_alone(access: Acc
     assert await access.who(None, other) is not None
 
 
-async def test_a_look_up_under_way_does_not_bring_back_a_session_that_logs_out(access: Access) -> None:
-    session = await session_of(access)
-    await asyncio.gather(*(access.who(None, session) for _ in range(5)), access.logout(session))
+async def test_a_look_up_under_way_does_not_bring_back_a_session_that_logs_out(
+    state: State, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, read = await session_of(access), state.read
+    has_read, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def read_and_wait(work: Callable[[sqlite3.Connection], object], *, slow: bool = False) -> object:
+        found = await read(work, slow=slow)
+        has_read.set()
+        await may_answer.wait()
+        return found
+
+    monkeypatch.setattr(state, "read", read_and_wait)
+    looking = asyncio.create_task(access.who(None, session))
+    await has_read.wait()
+    await access.logout(session)
+    may_answer.set()
+    await looking
     assert await access.who(None, session) is None
 
 
