@@ -498,17 +498,20 @@ class LiveNotConverging(CaptureError):
 
 
 class WouldPauseTooLong(CaptureError):
-    """A live capture did not work, and the paused way would stop the guest for longer than ``limit``, a setting, allows."""
+    """The paused way would stop the guest for longer than ``limit``, a setting, allows; ``cause``: why a live capture, if one was
+    tried, did not work."""
 
     code = "would-pause-too-long"
 
-    def __init__(self, name: str, predicted_ms: float, allowed_ms: int, limit: str, cause: CaptureError) -> None:
+    def __init__(self, name: str, predicted_ms: float, allowed_ms: int, limit: str, cause: CaptureError | None) -> None:
         live = ("a quieter time", "a higher max_pause_ms") if isinstance(cause, LiveNotConverging) else ()
         helps = dict.fromkeys((*live, f"a higher {limit}"))
+        why = f"A live capture did not succeed. {cause.message} " if cause is not None else ""
+        without = " without one" if limit == "max_pause_ms" else ""
         super().__init__(
-            f"{name} was not captured and runs on. A live capture did not succeed. {cause.message} The paused way would stop the "
-            f"guest for about {_span(predicted_ms)}, and {limit} allows {_span(allowed_ms)}.",
-            f"What would help: {', '.join(helps)}, or the mode 'paused', which accepts that stop.",
+            f"{name} was not captured and runs on. {why}The paused way would stop the guest for about {_span(predicted_ms)}, and "
+            f"{limit} allows {_span(allowed_ms)}.",
+            f"What would help: {', '.join(helps)}, or the mode 'paused'{without}, which accepts that stop.",
         )
 
 

@@ -16,8 +16,10 @@ if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, _CANCELLING)
 
 import argparse
+import contextlib
 import getpass
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -34,7 +36,7 @@ from app.capture import Connection, Order, Patience, Report, capture, connect
 from app.capture.allowance import first_to_be_killed
 from app.capture.codecs import codec
 from app.config import MOST_PAUSE_MS, Settings
-from app.errors import CaptureError, ConfigError, MemoryDumpsError, StateError
+from app.errors import CaptureError, ConfigError, MemoryDumpsError, NothingToDump, StateError
 from app.lines import FailedLine, Line, SealedLine, encode
 from app.model import ALGORITHMS, MODES, Algorithm, Manifest, Mode
 
@@ -47,6 +49,7 @@ _EXIT_CODES = {
     "vm-unknown": 3,
     "ambiguous-vm": 3,
     "vm-not-running": 3,
+    "nothing-to-dump": 3,
     "domain-busy": 4,
     "hypervisor-unreachable": 4,
     "hypervisor-not-responding": 4,
@@ -55,6 +58,7 @@ _EXIT_CODES = {
     "timed-out": 7,
     "cancelled": _CANCELLED,
 }
+_UNDECODED = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no UTF-8
 _WORST_FIRST = (_CANCELLED, _FAILED, 7, 5, 4, 3, _UNDELIVERED, _USAGE)
 
 
@@ -125,11 +129,12 @@ def run(request: Request, patience: Patience, tell: Callable[[Line], None]) -> i
     recorded: list[str] = []
     try:
         connection = connect(request.uri, patience)
+        wanted = _wanted(request, connection)
     except MemoryDumpsError as error:
         for vm in request.vms or ("*",):
             codes.add(_failed(vm, error, tell))
         return _worst(codes)
-    for label, vm in _wanted(request, connection):
+    for label, vm in wanted:
         code = _one(request, connection, label, vm, patience, tell, recorded)
         codes.add(code)
         if code == _CANCELLED:
@@ -140,9 +145,15 @@ def run(request: Request, patience: Patience, tell: Callable[[Line], None]) -> i
 
 
 def _wanted(request: Request, connection: Connection) -> list[tuple[str, str]]:
-    """What each VM is called in the lines, and what names it; a VM that is named twice, each time in another way, once."""
+    """What each VM is called in the lines, and what names it; a VM that is named twice, each time in another way, once.
+
+    Raises ``NothingToDump``, ``HypervisorError``, ``CaptureCancelled``.
+    """
     if not request.vms:
-        return [(domain.vmid, domain.uuid) for domain in connection.active()]
+        active = connection.active()
+        if not active:
+            raise NothingToDump
+        return [(domain.vmid, domain.uuid) for domain in active]
     if len(request.vms) == 1:
         return [(request.vms[0], request.vms[0])]
     found: dict[str, str] = {}
@@ -267,7 +278,7 @@ def parse(arguments: list[str]) -> Request:
         level=given.level,
         max_pause_ms=given.max_pause_ms,
         timeout_sec=given.timeout_sec,
-        operator=given.operator or getpass.getuser(),
+        operator=given.operator or _user_name(),
         reason=given.reason,
         case=given.case,
         json=given.json,
@@ -282,9 +293,24 @@ def _audit_head(settings: Settings) -> str | None:
     return head_by_hand(settings)
 
 
+def _user_name() -> str:
+    """As the system knows it; a user whom it has no name for, in a container say, is a number."""
+    with contextlib.suppress(KeyError, OSError):
+        return getpass.getuser()
+    return str(os.getuid())
+
+
 def _check_values(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     if not all(vm.strip() for vm in given.vms):
         parser.error("a VM's name is empty")
+    for name, texts in (
+        ("VM", given.vms),
+        ("--reason", [given.reason]),
+        ("--case", [given.case]),
+        ("--operator", [given.operator]),
+    ):
+        if any(text is not None and _UNDECODED.search(text) for text in texts):
+            parser.error(f"{name} is not text in UTF-8")
     if not given.timeout_sec >= 0:
         parser.error("--timeout-sec must be 0 (no limit) or more")
     if given.max_pause_ms is not None and not 1 <= given.max_pause_ms <= MOST_PAUSE_MS:

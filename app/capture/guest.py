@@ -30,6 +30,7 @@ _RUNNING = (DomainState.RUNNING, DomainState.BLOCKED, DomainState.NOSTATE)
 _OURS = {
     libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
     libvirt.VIR_DOMAIN_PAUSED_DUMP,
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,  # a libvirtd that was started anew takes a live dump's end for a migration's
     getattr(libvirt, "VIR_DOMAIN_PAUSED_API_ERROR", 14),
 }
 

@@ -12,7 +12,7 @@ from app.model import Algorithm, Mode
 class Order:
     """One request for one guest. ``timeout_sec`` 0: no limit. ``level`` None: the codec's default.
 
-    ``max_pause_ms`` is what this capture was asked for, and binds ``auto`` whatever way it takes; without it a live capture
+    ``max_pause_ms`` is what this capture was asked for, and binds every mode, whatever way it takes; without it a live capture
     may stop the guest for ``live_pause_ms``, and ``auto`` falls back to the paused way if that is predicted to stop it for no
     longer than ``fallback_pause_ms``; ``spool_memory_bytes`` None: a quarter of what is available.
     """

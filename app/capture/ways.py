@@ -62,6 +62,8 @@ def take(under_way: UnderWay) -> Taken:
         return _paused(under_way, "plain")
     guest.check_host_memory(under_way.xml)
     if mode == "paused":
+        if guest.ran and under_way.order.max_pause_ms is not None:
+            _allow_pause(under_way, under_way.order.max_pause_ms)
         return _paused(under_way, "paused")
     if not guest.ran:
         report.warn("captured-suspended", f"{guest.domain.name} is suspended: captured the paused way, which costs it nothing.")
@@ -72,22 +74,23 @@ def take(under_way: UnderWay) -> Taken:
         if guest.runs():
             if mode == "live":
                 raise
-            _allow_fallback(under_way, error)
+            _allow_pause(under_way, under_way.order.paused_way_ms, error)
+            report.warn("fell-back-to-paused", f"{error.message} So {guest.domain.name} was captured the paused way.")
         else:
             report.warn("captured-suspended", f"{error.message} So it was captured the paused way, which costs it nothing.")
     return _paused(under_way, "paused")
 
 
-def _allow_fallback(under_way: UnderWay, cause: CaptureError) -> None:
-    """Raises ``WouldPauseTooLong`` unless the paused way would stop the guest for no longer than is allowed."""
-    order, name = under_way.order, under_way.guest.domain.name
-    allowed_ms = order.paused_way_ms
+def _allow_pause(under_way: UnderWay, allowed_ms: int, cause: CaptureError | None = None) -> None:
+    """Raises ``WouldPauseTooLong`` unless the paused way, with the stops that there were already, is predicted to stop the guest
+    for no longer than ``allowed_ms``. ``cause``: why it is not captured live."""
+    order, domain = under_way.order, under_way.guest.domain
     remote = ssh_host(under_way.guest.connection.uri) is not None
-    predicted_ms = under_way.guest.domain.memory_bytes / (_REMOTE_BYTES_PER_SEC if remote else _PAUSED_BYTES_PER_SEC) * 1000
+    predicted_ms = domain.memory_bytes / (_REMOTE_BYTES_PER_SEC if remote else _PAUSED_BYTES_PER_SEC) * 1000
+    predicted_ms += sum(under_way.meter.stops().each_ms)
     if predicted_ms > allowed_ms:
-        limit = "MEMDUMP_FALLBACK_PAUSE_MS" if allowed_ms == order.fallback_pause_ms else "max_pause_ms"
-        raise WouldPauseTooLong(name, predicted_ms, allowed_ms, limit, cause) from cause
-    under_way.report.warn("fell-back-to-paused", f"{cause.message} So {name} was captured the paused way.")
+        limit = "max_pause_ms" if allowed_ms == order.max_pause_ms else "MEMDUMP_FALLBACK_PAUSE_MS"
+        raise WouldPauseTooLong(domain.name, predicted_ms, allowed_ms, limit, cause) from cause
 
 
 def _live(under_way: UnderWay) -> Taken:

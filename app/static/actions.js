@@ -20,7 +20,7 @@ export function createActions(store, notify, leave) {
         return null;
       }
       store.requestFailed(key, refusal.message, refusal.faults);
-      notify("error", refusal.faults?.length > 1 ? `${refusal.message} Which, and why, stands at the control panel.` : refusal.message);
+      notify("error", refusal.faults?.length > 1 ? `${refusal.message} The control panel says which, and why.` : refusal.message);
       return refusal;
     }
     return null;
@@ -57,7 +57,8 @@ async function post(path, body, unanswered) {
   const sent = `${path} ${body}`;
   const key = unanswered.get(sent) ?? randomId();
   unanswered.set(sent, key);
-  setTimeout(() => unanswered.delete(sent), KEPT_MS); // who asks for the same later means another dump
+  // Who asks for the same later means another dump.
+  setTimeout(() => unanswered.get(sent) === key && unanswered.delete(sent), KEPT_MS);
   const response = await send(path, body, key);
   unanswered.delete(sent);
   const answer = await response.json().catch(() => null);
@@ -68,7 +69,7 @@ async function post(path, body, unanswered) {
 /** All is started or nothing, which the service's words about one VM do not say. */
 function refused(answer, { vm_ids: asked = [] }) {
   const faults = answer?.errors?.length ?? 0;
-  if (faults > 1) return `Nothing was started, for ${faults} VMs cannot be dumped now. Leave them out, or try again later.`;
+  if (faults > 1) return `Nothing was started, because ${faults} VMs cannot be dumped now. Leave them out, or try again later.`;
   return faults === 1 && asked.length > 1 ? `Nothing was started: ${answer.detail}` : answer?.detail;
 }
 

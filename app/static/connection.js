@@ -30,8 +30,8 @@ export async function connect(store, leave) {
     let status = await statusNow();
     blocked = !heard && status === 200 ? blocked + 1 : 0;
     if (blocked >= BLOCKED_AFTER) {
-      const { follow } = await import("./requests.js");
-      status = await follow(store, alarm); // until it fails, or a websocket is worth another try
+      const requests = await import("./requests.js").catch(() => null); // the service may be away at this very moment
+      status = (await requests?.follow(store, alarm)) ?? 0; // until it fails, or a websocket is worth another try
       if (status === 200) continue; // and if that fails, too, we are back here at once
       blocked = BLOCKED_AFTER - 1;
       failures = 0;

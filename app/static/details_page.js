@@ -12,8 +12,11 @@ copyOnPress((sentence) => {
 
 document.getElementById("print").addEventListener("click", () => window.print());
 
+// By the service's clock, not by this computer's: it stands on evidence.
+const printed = field(document, "printed");
+const servedAt = Date.parse(printed.dateTime);
 addEventListener("beforeprint", () => {
-  field(document, "printed").textContent = when(new Date().toISOString());
+  printed.textContent = when(new Date(servedAt + performance.now()).toISOString());
 });
 
 // Here after the list had opened it as a dialog, and was reloaded: then going back changes the address and nothing else.

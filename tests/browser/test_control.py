@@ -138,7 +138,7 @@ async def test_buttons_are_off_while_their_request_runs_and_a_refusal_says_what_
     await expect(part(visitor, "vms")).to_have_attribute("aria-busy", "true")
 
     await (await held.get()).fulfill(status=409, json=refusal(ALPHA.uuid, BETA.uuid), content_type="application/problem+json")
-    await expect(field(notice, "error")).to_contain_text("Nothing was started, for 2 VMs cannot be dumped now. Leave them out")
+    await expect(field(notice, "error")).to_contain_text("Nothing was started, because 2 VMs cannot be dumped now. Leave them out")
     await expect(field(notice, "faults").get_by_role("listitem")).to_have_count(2)
     await expect(page.locator("#toasts .toast")).to_contain_text("Nothing was started")
     await expect(visitor.dump_button).to_be_enabled()

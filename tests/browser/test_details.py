@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,15 @@ async def assert_fit_for_paper(visitor: Visitor, manifest: dict[str, object]) ->
     foot = page.locator(".printed:visible")
     await expect(foot).to_contain_text(f"{HOME}/{manifest['dump_id']}")
     await expect(foot).to_contain_text("UTC")
+
+
+async def test_the_time_on_paper_is_the_services_and_not_that_of_a_computer_whose_clock_is_wrong(
+    shelf: Service, window: OpenWindow
+) -> None:
+    visitor = await window(shelf)
+    await visitor.page.clock.set_fixed_time("2001-01-01")
+    await visitor.go(f"{HOME}/{manifest_of(shelf)['dump_id']}")
+    await expect(visitor.page.locator("html[data-ready]")).to_have_count(1)
+    await visitor.page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    await visitor.page.emulate_media(media="print")
+    await expect(visitor.page.locator(".printed:visible")).to_contain_text(f"{datetime.now(UTC):%Y-%m-%d}")

@@ -78,7 +78,7 @@ async def test_an_address_that_is_shared_opens_the_same_view(visitor: Visitor, w
     await page.get_by_label("Date (UTC)").fill("2026-01-01")
     await expect(page).to_have_url(re.compile("date=2026-01-01"))
     await page.get_by_label("Show compressed size").check()
-    await page.get_by_label("On a page").select_option("25")
+    await page.get_by_label("Rows per page").select_option("25")
     await page.get_by_role("columnheader", name="Time").get_by_role("link").click()
     await page.get_by_role("link", name="Next", exact=True).click()
     await expect(page.locator("#records-where")).to_have_text("Page 2 of 5 · 120 dumps")
@@ -149,7 +149,7 @@ async def test_without_javascript_the_form_the_links_and_the_table_do_the_same(f
     visitor = await window(filtered, scripts=False)
     page = visitor.page
     await page.get_by_label("Search records").fill("vm-0")
-    await page.get_by_label("On a page").select_option("25")
+    await page.get_by_label("Rows per page").select_option("25")
     await page.get_by_role("button", name="Show").click()
     await expect(page.locator("#records-where")).to_have_text("Page 1 of 5 · 108 dumps")
     await page.get_by_role("link", name="Last", exact=True).click()
@@ -170,7 +170,7 @@ async def test_who_has_to_log_in_again_comes_back_to_the_same_view(visitor: Visi
     await page.get_by_label("Search records").fill("vm-02")
     await shows(visitor, 12)
     await visitor.context.clear_cookies()
-    await page.get_by_label("On a page").select_option("250")
+    await page.get_by_label("Rows per page").select_option("250")
     await page.wait_for_url("**/login?next=*")
     ways_back = await page.locator('input[name="next"]').evaluate_all("(fields) => fields.map((field) => field.value)")
     assert set(ways_back) == {f"{HOME}?q=vm-02&limit=250"}

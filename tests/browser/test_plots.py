@@ -94,10 +94,10 @@ async def test_plots_are_loaded_when_they_are_opened_and_say_what_the_records_sa
     await expect(plots(visitor).get_by_role("rowheader")).to_have_count(7 + len(NAMES))
     await visitor.page.get_by_label("Range").select_option("From … to …")
     await visitor.page.get_by_label("From", exact=True).fill("2024-02-28")
-    await visitor.page.get_by_label("To, with that day").fill("2024-03-01")
+    await visitor.page.get_by_label("To (inclusive)").fill("2024-03-01")
     await expect(row(visitor, OLD_DAY)).to_have_text(f"{OLD_DAY}1100 B")
     await expect(row(visitor, "2024-03-01")).to_have_text("2024-03-0100 B")
-    await visitor.page.get_by_label("To, with that day").fill("2024-02-01")
+    await visitor.page.get_by_label("To (inclusive)").fill("2024-02-01")
     await expect(plots(visitor).get_by_role("alert")).to_contain_text("The last day is before the first one")
 
 

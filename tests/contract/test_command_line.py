@@ -205,6 +205,29 @@ def test_exit_2_for_wrong_usage(memdump: CommandLine, arguments: list[str]) -> N
     assert list(memdump.dump_dir.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments", [["\udcff"], ["--reason=\udcff", "alpha"], ["--case=\udcff", "alpha"], ["--operator=\udcff", "alpha"]]
+)
+def test_exit_2_for_what_is_no_text_before_any_memory_is_read(memdump: CommandLine, arguments: list[str]) -> None:
+    code, out, err = memdump.run("--json", *arguments)
+    assert (code, out) == (2, "")
+    assert "is not text in UTF-8" in err
+
+
+def test_exit_3_when_all_are_none(tmp_path: Path) -> None:
+    memdump = CommandLine(tmp_path, node(tmp_path / "node.xml", (OFF,)))
+    code, lines = memdump.json("--all")
+    assert (code, [(line["vm"], line["code"]) for line in lines]) == (3, [("*", "nothing-to-dump")])
+
+
+def test_a_user_without_a_name_is_a_number(memdump: CommandLine) -> None:
+    command = ["setpriv", "--reuid=54321", "--clear-groups", sys.executable, "-c"]
+    script = "import sys; sys.argv = ['memdump']; import scripts.memdump as memdump; print(memdump._user_name())"
+    names = {name: value for name, value in memdump.environment.items() if name not in ("LOGNAME", "USER", "LNAME", "USERNAME")}
+    ended = subprocess.run([*command, script], cwd=SCRIPT.parent.parent, env=names, capture_output=True, text=True)
+    assert ended.stdout.strip() == "54321", ended.stderr
+
+
 def test_a_value_that_is_refused_is_the_only_one_that_is_named(memdump: CommandLine) -> None:
     _, _, err = memdump.run("--timeout-sec=-1", "alpha")
     assert "--timeout-sec must be 0" in err

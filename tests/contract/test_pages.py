@@ -172,7 +172,7 @@ async def test_the_size_is_that_which_is_asked_for_and_what_nobody_knows_is_a_da
 async def test_nothing_that_fits_is_said_so(api: Api) -> None:
     page = await opened(api, "/memory-dumps?q=nothing-like-it")
     assert page.rows == []
-    assert page.texts["records-none"] == "No dump is like this. Show all"
+    assert page.texts["records-none"] == "No dump matches these filters. Show all"
     assert page.texts["records-where"] == "Page 1 of 1 · 0 dumps"
 
 

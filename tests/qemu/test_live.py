@@ -179,6 +179,18 @@ async def test_auto_does_not_fall_back_where_that_would_take_too_long(busy_lab: 
     assert "MEMDUMP_FALLBACK_PAUSE_MS" in job["error"]["message"]
 
 
+async def test_a_stop_that_a_request_forbids_is_not_made_the_paused_way_either(lab: PrivateLibvirt, tmp_path: Path) -> None:
+    with running_service(tmp_path, LIBVIRT_URI=lab.uri) as service:
+        async with Api.of(service) as api:
+            await api.connected()
+            with hearing(lab.uri, WEB.name) as listener:
+                (job,) = await api.dump(WEB.name, mode="paused", max_pause_ms=1)
+                assert listener.heard() == []
+        assert list(service.dump_dir.iterdir()) == []
+    assert (job["phase"], job["error"]["code"]) == ("failed", "would-pause-too-long")
+    assert "max_pause_ms allows 1 ms" in job["error"]["message"]
+
+
 async def test_spool_on_disk_gives_the_same_kind_of_dump_and_leaves_no_file(lab: PrivateLibvirt, tmp_path: Path) -> None:
     with running_service(tmp_path, LIBVIRT_URI=lab.uri, MEMDUMP_MODE="live", MEMDUMP_SPOOL_MEMORY="1M") as service:
         async with Api.of(service) as api:

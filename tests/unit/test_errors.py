@@ -48,7 +48,15 @@ def _passed_through() -> LiveNotPossible:
             "vm-busy-01 was not captured and runs on. A live capture did not succeed. vm-busy-01 rewrites its memory faster than "
             "it can be read with a stop of at most 300 ms (after 30 s and 12 passes its memory still changed). The paused way "
             "would stop the guest for about 12.3 s, and max_pause_ms allows 300 ms. What would help: a quieter time, a higher "
-            "max_pause_ms, or the mode 'paused', which accepts that stop.",
+            "max_pause_ms, or the mode 'paused' without one, which accepts that stop.",
+        ),
+        (
+            "vm-web-01",
+            None,
+            300,
+            "max_pause_ms",
+            "vm-web-01 was not captured and runs on. The paused way would stop the guest for about 12.3 s, and max_pause_ms allows "
+            "300 ms. What would help: a higher max_pause_ms, or the mode 'paused' without one, which accepts that stop.",
         ),
         (
             "vm-gpu-01",
@@ -70,10 +78,10 @@ def _passed_through() -> LiveNotPossible:
             "allows 10 s. What would help: a higher MEMDUMP_FALLBACK_PAUSE_MS, or the mode 'paused', which accepts that stop.",
         ),
     ],
-    ids=["too busy", "too busy for what was asked", "passed through", "stream"],
+    ids=["too busy", "too busy for what was asked", "no live capture was tried", "passed through", "stream"],
 )
 def test_a_fallback_that_is_not_allowed_says_what_why_and_what_would_help(
-    name: str, cause: CaptureError, allowed_ms: int, limit: str, text: str
+    name: str, cause: CaptureError | None, allowed_ms: int, limit: str, text: str
 ) -> None:
     assert str(WouldPauseTooLong(name, 12_345.6, allowed_ms, limit, cause)) == text
 

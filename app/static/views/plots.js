@@ -43,13 +43,16 @@ export function createPlots(store, leave) {
     const wrong = wrongWith(days);
     if (wrong) return fail(wrong);
     records = store.state.records;
-    fail(null);
-    if (!quietly) setText(said, "Loading the figures…");
+    if (!quietly) {
+      fail(null);
+      setText(said, "Loading the figures…");
+    }
     try {
       const asked = ["day", "vm"].map((by) => askJson(`${STATS}?${queryOf(days, by)}`, signal));
       const [byDay, byVm] = await Promise.all([...asked, loadCharts()]);
       signal.throwIfAborted();
       setHidden(grid, false);
+      setHidden(error, true);
       draw(everyDay(days, byDay.days), byVm.vms);
       setText(said, summary(days, byDay.days, byVm.vms));
     } catch (refusal) {

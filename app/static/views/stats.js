@@ -11,7 +11,7 @@ export function statsView() {
   return (state) => {
     const { hypervisor, vms, stats } = state;
     setText(field(line, "vms"), hypervisor.name ? vms.length : "–");
-    setText(field(line, "dumps"), stats.total_dumps);
+    setText(field(line, "dumps"), stats.total_dumps.toLocaleString("en"));
     setText(field(line, "size"), bytes(stats.total_size_bytes));
     setText(last, stats.last_dump ? ago((serviceNow(state) - Date.parse(stats.last_dump)) / 1000) : "never");
     setAttribute(last, "datetime", stats.last_dump);

@@ -7,7 +7,7 @@ import { glide } from "./glide.js";
 const SHOWN = 5;
 const SHOWN_ON_PHONES = 2;
 const MOST_WAITING = 50;
-const SHOWN_MS = { success: 3000, info: 3000, warning: 5000, error: 8000 };
+const SHOWN_MS = { success: 3000, info: 3000, warning: 3000, error: 8000 };
 const NAMED = 8;
 const TOGETHER_MS = 1000;
 const LEAVING_MS = 160;
@@ -133,7 +133,7 @@ class Toasts {
 function together(names, event, kind) {
   const named = names.slice(0, NAMED).map(isolated).join(", ");
   const rest = names.length > NAMED ? ` and ${names.length - NAMED} more` : "";
-  const why = kind === "error" ? " Why, and what to do, stands with each of them under Running dumps." : "";
+  const why = kind === "error" ? " Running dumps says why, and what to do." : "";
   return `${names.length} dumps ${event}: ${named}${rest}.${why}`;
 }
 
