@@ -16,6 +16,7 @@
     │   ├── TokenUnknown                 token-unknown
     │   ├── LastAdministrator            last-administrator
     │   ├── BeyondOwnRights              beyond-own-rights
+    │   ├── TooManyTokens                too-many-tokens
     │   ├── PasswordWrong                password-wrong
     │   └── TooManyLogins                too-many-logins   (and when to try again)
     ├── VmError                          one VM of a request is at fault; several travel in VmErrors
@@ -177,6 +178,15 @@ class BeyondOwnRights(AccessError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"A token of {name} cannot have more rights than {name} has, nor a wider scope.")
+
+
+class TooManyTokens(AccessError):
+    """The account has as many as one may have."""
+
+    code = "too-many-tokens"
+
+    def __init__(self, name: str, most: int) -> None:
+        super().__init__(f"{name} has {most} tokens, and no more are given out. Revoke those that nobody uses.")
 
 
 class PasswordWrong(AccessError):

@@ -84,7 +84,7 @@ class Keeping:
         self, by: Identity, label: str, account: str | None, role: Role | None, scope: Scope, expires_at: str | None
     ) -> tuple[Token, str]:
         """And its secret, which nobody sees again. Of their own account for everybody, of another for administrators; with no more
-        rights than ``by`` has: whoever has a token of less than their account cannot make one of more."""
+        rights than ``by`` has, and no later end than the token that they show: one of less than its account makes none of more."""
         account, secret, now = account or by.account or accounts.FIRST_NAME, make_secret(TOKEN_PREFIX), _now()
         if account != by.account:
             if not by.may("administer"):
@@ -96,7 +96,8 @@ class Keeping:
         noted = note("token-made")
 
         def work(connection: sqlite3.Connection) -> Token:
-            made = tokens.add(connection, hash_of(secret), account, label, role, scope, now, expires_at)
+            end = tokens.end_of_another(connection, by.token, expires_at)
+            made = tokens.add(connection, hash_of(secret), account, label, role, scope, now, end)
             append(connection, about_token(noted, made))
             return made
 
@@ -107,7 +108,7 @@ class Keeping:
         noted, now = note("token-revoked"), _now()
 
         def work(connection: sqlite3.Connection) -> Token:
-            if not any(token.number == number and _is_theirs(by, token) for token in tokens.every(connection)):
+            if not _is_theirs(by, tokens.valid(connection, number)):
                 raise TokenUnknown(number)
             revoked = tokens.withdraw(connection, number, now)
             append(connection, about_token(noted, revoked))

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from app.access import accounts
 from app.access.schema import scope_as_text, scope_from_text
-from app.errors import BeyondOwnRights, RequestError, TokenUnknown
+from app.errors import BeyondOwnRights, RequestError, TokenUnknown, TooManyTokens
 from app.rights import ROLES, Role
 from app.scope import WHOLE, Scope
 
 FIRST_LABEL = "first"
 LONGEST_LABEL = 100
+MOST_TOKENS = 100
+"""Of one account, that are neither withdrawn nor expired. Those that have expired make room when there are so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,26 @@ def every(connection: sqlite3.Connection, account: str | None = None) -> tuple[T
     return tuple(_token(row) for row in rows)
 
 
+def valid(connection: sqlite3.Connection, number: int) -> Token:
+    """The one of this number, while it is not withdrawn. Raises ``TokenUnknown``."""
+    row = connection.execute(f"{_EVERY} WHERE number = ? AND withdrawn_at IS NULL", (number,)).fetchone()
+    if row is None:
+        raise TokenUnknown(number)
+    return _token(row)
+
+
+def end_of_another(connection: sqlite3.Connection, asking: int | None, expires_at: str | None) -> str | None:
+    """When a token ends that is asked for with the token ``asking`` (None: with none): by itself when that does, and never later,
+    or one that got out for a day would be there for ever. Raises ``TokenUnknown``, ``RequestError``."""
+    latest = None if asking is None else valid(connection, asking).expires_at
+    if latest is not None and expires_at is not None and expires_at > latest:
+        raise RequestError(
+            f"A token does not outlive the one that it is made with, and that expires at {latest}. Choose no later end, or none.",
+            place="$.expires_at",
+        )
+    return expires_at or latest
+
+
 def add(
     connection: sqlite3.Connection,
     hashed: bytes,
@@ -53,7 +75,7 @@ def add(
 ) -> Token:
     """Of ``account``, with no more than that may: without a role its own, without a scope its own.
 
-    Raises ``AccountUnknown``, ``RequestError``, ``BeyondOwnRights``.
+    Raises ``AccountUnknown``, ``RequestError``, ``BeyondOwnRights``, ``TooManyTokens``.
     """
     owner = accounts.named(connection, account)
     role = role or owner.role
@@ -65,6 +87,7 @@ def add(
         raise BeyondOwnRights(account)
     if expires_at is not None and expires_at <= now:
         raise RequestError("A token cannot have expired before it is made.", place="$.expires_at")
+    _make_room(connection, account, now)
     return _insert(connection, hashed, account, label, role, scope, now, expires_at)
 
 
@@ -85,6 +108,15 @@ def withdraw(connection: sqlite3.Connection, number: int, now: str, *, account: 
     if not changed:
         raise TokenUnknown(number)
     return _token(connection.execute(f"{_EVERY} WHERE number = ?", (number,)).fetchone())
+
+
+def _make_room(connection: sqlite3.Connection, account: str, now: str) -> None:
+    held = "SELECT count(*) FROM tokens WHERE account = ? AND withdrawn_at IS NULL"
+    if connection.execute(held, (account,)).fetchone()[0] < MOST_TOKENS:
+        return
+    over = "UPDATE tokens SET withdrawn_at = ? WHERE account = ? AND withdrawn_at IS NULL AND expires_at <= ?"
+    if not connection.execute(over, (now, account, now)).rowcount:
+        raise TooManyTokens(account, MOST_TOKENS)
 
 
 def _insert(

@@ -66,6 +66,7 @@ STATUS: Mapping[str, int] = {
     "idempotency-key-reused": 409,
     "account-exists": 409,
     "last-administrator": 409,
+    "too-many-tokens": 409,
     "body-too-large": 413,
     "media-type-unsupported": 415,
     "expectation-failed": 417,

@@ -8,7 +8,7 @@ from app.web.route import Reply, Route
 _HTML = "text/html"
 _FORM = "application/x-www-form-urlencoded"
 _GIVEN = ("account-unknown", "last-administrator")
-_NEW_TOKEN = ("account-unknown", "beyond-own-rights")
+_NEW_TOKEN = ("account-unknown", "beyond-own-rights", "token-unknown", "too-many-tokens")
 _OWN_PASSWORD = ("account-unknown", "password-wrong", "too-many-logins")
 _BACK = Reply(303, "Done; to the page again.", content_type=None)
 
@@ -108,7 +108,8 @@ KEEPING = (
         right=None,
         deed="token-made",
         group="Accounts and tokens",
-        what="Make a token of one's own, with no more rights and no wider scope than one has; administrators of any account.",
+        what="Make a token of one's own, with no more rights, no wider scope and no later end than what one asks with; "
+        "administrators of any account.",
         body=requests.TokenBody,
         replies=[Reply(201, "The token, and its secret, this once.", [keeping.NewToken])],
         problems=_NEW_TOKEN,

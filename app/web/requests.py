@@ -128,7 +128,7 @@ class TokenBody(_Limits, frozen=True, kw_only=True):
     label: Annotated[str, Meta(max_length=100, description="What it is for.")]
     account: Annotated[Name, Meta(description="Whose, for administrators. Default: one's own.")] | None = None
     role: Role | None = None
-    expires_at: Annotated[str, Meta(description="RFC 3339. Default: never.")] | None = None
+    expires_at: Annotated[str, Meta(description="RFC 3339. Default: when the token that asks does, else never.")] | None = None
 
 
 class KeepForm(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import contextlib
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import unescape
 
 import aiohttp
@@ -185,6 +185,35 @@ async def test_a_token_of_less_than_its_account_makes_and_sees_none_of_more(api:
     assert isinstance(listed, list)
     assert {one["role"] for one in listed} == {"viewer"}
     assert (await said(nobody, "POST", f"{TOKENS}/1/revoke", headers=bearer))[0] == 404
+
+
+async def test_a_token_that_expires_makes_none_that_outlives_it(api: Api, nobody: aiohttp.ClientSession) -> None:
+    soon = rfc3339(datetime.now(UTC) + timedelta(hours=1))
+    made = (await said(api.session, "POST", TOKENS, json={"label": "brief", "expires_at": soon}))[1]
+    bearer = {"Authorization": f"Bearer {made['secret']}"}
+    for asked in ({"label": "child"}, {"label": "heir", "account": "admin", "expires_at": soon}):
+        status, child = await said(nobody, "POST", TOKENS, headers=bearer, json=asked)
+        assert (status, child["token"]["expires_at"]) == (201, soon)  # type: ignore[index] # of a token
+    status, refusal = await said(nobody, "POST", TOKENS, headers=bearer, json={"label": "x", "expires_at": LATER})
+    assert (status, refusal["code"], refusal["place"]) == (400, "request-invalid", "$.expires_at")
+    assert soon in str(refusal["detail"])
+    assert (await said(api.session, "POST", TOKENS, json={"label": "lasting"}))[1]["token"]["expires_at"] is None  # type: ignore[index] # the first one never expires
+
+
+async def test_an_account_has_a_hundred_tokens_and_those_that_expired_make_room(bob: aiohttp.ClientSession, beside: Beside) -> None:
+    async def make() -> tuple[int, dict[str, object]]:
+        return await said(bob, "POST", TOKENS, json={"label": "one more"})
+
+    def fill(connection: sqlite3.Connection) -> None:
+        for number in range(tokens.MOST_TOKENS):
+            tokens.add(connection, hash_of(f"mdt_{number}"), BOB, "x", None, SHOP, now(), LATER)
+
+    beside(fill)
+    status, refusal = await make()
+    assert (status, refusal["code"]) == (409, "too-many-tokens")
+    expire = "UPDATE tokens SET expires_at = '2001-01-01T00:00:00.000000Z' WHERE hash = ?"
+    beside(lambda connection: connection.execute(expire, (hash_of("mdt_7"),)))
+    assert [(await make())[0] for _ in range(2)] == [201, 409]
 
 
 # --- on the pages
