@@ -29,6 +29,7 @@
     ├── NothingToDump                    nothing-to-dump
     ├── IdempotencyKeyReused             idempotency-key-reused
     ├── TooManyWaiting                   too-many-waiting
+    ├── TooManyFeeds                     too-many-feeds
     ├── HypervisorError
     │   ├── HypervisorUnreachable        hypervisor-unreachable
     │   ├── HypervisorNotResponding      hypervisor-not-responding
@@ -312,6 +313,17 @@ class TooManyWaiting(MemoryDumpsError):
         self.waiting = waiting
         self.asked = asked
         self.limit = limit
+
+
+class TooManyFeeds(MemoryDumpsError):
+    """So many scopes are followed live that no other is for now."""
+
+    code = "too-many-feeds"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} different scopes are followed live, and no more can be. Try again later, or ask without the feed."
+        )
 
 
 class HypervisorError(MemoryDumpsError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Scope:
         """Whether a VM of this name and group (None: in none that is known) on this hypervisor is in it."""
         return (
             (not self.hypervisors or hypervisor in self.hypervisors)
-            and (not self.vms or any(fnmatchcase(dom, pattern) for pattern in self.vms))
+            and (not self.vms or _fits(self.vms, dom))
             and (not self.groups or (bool(group) and group in self.groups))
         )
 
@@ -50,7 +51,7 @@ class Scope:
         return (
             _named_by(self.hypervisors, other.hypervisors)
             and _named_by(self.groups, other.groups)
-            and (not other.vms or (bool(self.vms) and all(any(_narrower(one, wide) for wide in other.vms) for one in self.vms)))
+            and (not other.vms or (bool(self.vms) and all(_narrower(one, other.vms) for one in self.vms)))
         )
 
 
@@ -62,11 +63,26 @@ def _named_by(entries: tuple[str, ...], wider: tuple[str, ...]) -> bool:
     return not wider or (bool(entries) and set(entries) <= set(wider))
 
 
-def _narrower(pattern: str, wide: str) -> bool:
+def _narrower(pattern: str, wider: tuple[str, ...]) -> bool:
     literal = _PATTERN_BEGINS.split(pattern, maxsplit=1)[0]
-    begins = wide.removesuffix("*")
-    return (
-        pattern == wide
-        or (literal == pattern and fnmatchcase(pattern, wide))
-        or (wide.endswith("*") and not _PATTERN_BEGINS.search(begins) and literal.startswith(begins))
-    )
+    return pattern in wider or (literal == pattern and _fits(wider, pattern)) or literal.startswith(_beginnings(wider))
+
+
+# The same few names are asked for again and again, of every scope that somebody follows, on the event loop: each answer is kept.
+
+
+@lru_cache(maxsize=65_536)
+def _fits(patterns: tuple[str, ...], name: str) -> bool:
+    return _joined(patterns).match(name) is not None
+
+
+@lru_cache(maxsize=1024)
+def _joined(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, patterns)))
+
+
+@lru_cache(maxsize=1024)
+def _beginnings(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands before the only ``*``, of those that end with it."""
+    begin = (pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+    return tuple(literal for literal in begin if not _PATTERN_BEGINS.search(literal))

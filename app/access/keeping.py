@@ -91,6 +91,7 @@ class Keeping:
                 raise AccountUnknown(account)
         else:
             role, scope = role or by.role, by.scope if scope.whole else scope
+            accounts.check(role, scope)  # first: to compare what has no bounds would take as long as one likes
             if not _has(by, role, scope):
                 raise BeyondOwnRights(by.name)
         noted = note("token-made")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import lru_cache
 
 import msgspec
 
@@ -79,7 +80,9 @@ def scope_as_text(scope: Scope) -> str:
     return msgspec.json.encode({name: entries for name, entries in members.items() if entries}).decode()
 
 
+@lru_cache(maxsize=1024)
 def scope_from_text(text: str) -> Scope:
+    """The same text is the same scope, so that what is kept of it is found at once."""
     return _scopes.decode(text)
 
 

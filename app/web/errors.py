@@ -22,6 +22,7 @@ from app.errors import (
     DomainBusy,
     MemoryDumpsError,
     RequestError,
+    TooManyFeeds,
     TooManyLogins,
     TooManyWaiting,
     VmError,
@@ -73,6 +74,7 @@ STATUS: Mapping[str, int] = {
     "upgrade-required": 426,
     "too-many-waiting": 429,
     "too-many-logins": 429,
+    "too-many-feeds": 429,
     "hypervisor-refused": 502,
     "hypervisor-unreachable": 503,
     "hypervisor-not-responding": 503,
@@ -152,7 +154,8 @@ def problem_of(error: MemoryDumpsError) -> ProblemError | None:
 def _when_to_come_again(error: MemoryDumpsError) -> Mapping[str, str] | None:
     if isinstance(error, TooManyLogins):
         return {"Retry-After": str(error.retry_after_sec)}
-    return {"Retry-After": "10"} if isinstance(error, TooManyWaiting) and error.asked <= error.limit else None
+    later = isinstance(error, TooManyFeeds) or (isinstance(error, TooManyWaiting) and error.asked <= error.limit)
+    return {"Retry-After": "10"} if later else None
 
 
 def vm_faults(errors: Sequence[VmError]) -> tuple[VmFault, ...]:

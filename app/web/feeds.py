@@ -17,7 +17,7 @@ import structlog
 
 from app import model
 from app.changes import Advance, Change, Changes, Topic
-from app.errors import StateError
+from app.errors import StateError, TooManyFeeds
 from app.hypervisor import Hypervisor
 from app.jobs.inventory import Inventory
 from app.jobs.journal import Journal, may_see
@@ -32,6 +32,9 @@ log = structlog.get_logger()
 
 MOST_FEEDS = 64
 """That are kept though nobody follows them: whoever comes back with a cursor finds its place."""
+
+MOST_FOLLOWED = 256
+"""Scopes with limits that may be followed at once: each of their feeds looks at everything that happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,13 @@ class Feeds:
         self._opening = asyncio.Lock()
 
     async def of(self, scope: Scope) -> Feed:
-        """Raises ``StateError`` if what it begins with cannot be read."""
+        """To be followed before anything else is waited for, or it may be gone. Raises ``TooManyFeeds``, and ``StateError`` if what
+        it begins with cannot be read."""
         if scope.whole:
             return self._whole
         async with self._opening:
+            if sum(feed.changes.followed for other, feed in self._narrowed.items() if other != scope) >= MOST_FOLLOWED:
+                raise TooManyFeeds(MOST_FOLLOWED)
             narrowed = self._narrowed.pop(scope, None) or await self._open(scope)
             self._narrowed[scope] = narrowed
         for other in [one for one, feed in self._narrowed.items() if one != scope and not feed.changes.followed]:

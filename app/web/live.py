@@ -59,14 +59,14 @@ async def feed(request: web.Request) -> web.StreamResponse:
     socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SEC, timeout=_CLOSE_SEC, max_msg_size=_LONGEST_MESSAGE_BYTES)
     if not socket.can_prepare(request).ok:
         raise ProblemError("upgrade-required", "This is a websocket: ask for an upgrade.", headers={"Upgrade": "websocket"})
-    told = await Sight(request).feed()
-    await socket.prepare(request)
-    request.app[_OPEN].open.add(socket)
-    try:
-        with subscribe(told, query.since, topics) as subscriber:
+    # Followed at once: a feed that nobody follows may be gone by the time the socket stands.
+    with subscribe(await Sight(request).feed(), query.since, topics) as subscriber:
+        await socket.prepare(request)
+        request.app[_OPEN].open.add(socket)
+        try:
             await _serve(request, socket, subscriber)
-    finally:
-        request.app[_OPEN].open.discard(socket)
+        finally:
+            request.app[_OPEN].open.discard(socket)
     return socket
 
 

@@ -202,7 +202,7 @@ ROUTES = (
         ),
         query=subscriber.FeedQuery,
         replies=[Reply(101, "The feed begins.", [messages.Snapshot, messages.ProgressMessage, messages.Alive], content_type=None)],
-        problems=["upgrade-required", "origin-not-allowed"],
+        problems=["upgrade-required", "origin-not-allowed", "too-many-feeds"],
         websocket=True,
     ),
     Route(
@@ -215,6 +215,7 @@ ROUTES = (
         what="The same as a long request: what the websocket would say after `since`, as soon as there is something.",
         query=longrequest.ChangesQuery,
         replies=[Reply(200, "What came, and where to go on.", [longrequest.Heard])],
+        problems=["too-many-feeds"],
     ),
     Route(
         method="GET",

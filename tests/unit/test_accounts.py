@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import scope as scope_module
 from app.access import RIGHTS, ROLES, SCHEMA, Access, Identity, accounts, tokens, upgrade
 from app.access.attempts import MOST, REFILL_SEC, TRIES, Attempts
 from app.access.audit import DEEDS, entries_in
 from app.access.by_hand import access_by_hand
 from app.access.passwords import password_hash
+from app.access.schema import scope_from_text
 from app.access.secrets import hash_of
 from app.errors import (
     AccountExists,
@@ -252,6 +256,20 @@ def test_whatever_is_done_with_dumps_has_a_right_and_a_word_in_the_trail_also_be
 
 NAMES = st.text("ab-", max_size=4)
 PATTERNS = st.text("ab*?", min_size=1, max_size=4)
+
+
+@given(st.lists(st.text("ab*?[!-]\n|(", min_size=1, max_size=5), min_size=1, max_size=4), st.text("ab-\n|(", max_size=5))
+def test_a_scope_covers_what_one_of_its_patterns_fits(patterns: list[str], name: str) -> None:
+    assert Scope(vms=tuple(patterns)).covers("h", name, None) == any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def test_what_a_scope_covers_is_looked_at_once_however_often_it_is_asked_and_read() -> None:
+    patterns = [f"*-looked-at-once-{number}-*" for number in range(50)]
+    for _ in range(3):
+        assert not scope_from_text(json.dumps({"vms": patterns})).covers("h", "looked-at-once", None)
+    looked, asked = scope_module._fits.cache_info().misses, scope_module._fits.cache_info().hits
+    assert not scope_from_text(json.dumps({"vms": patterns})).covers("h", "looked-at-once", None)
+    assert (scope_module._fits.cache_info().misses, scope_module._fits.cache_info().hits) == (looked, asked + 1)
 
 
 @given(PATTERNS, PATTERNS, NAMES)

@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.typedefs import Handler
 
+from app.access import Identity
+from app.access.presence import Stay
 from app.changes import Change, Changes
-from app.errors import RUNS_ON, NoSpace
+from app.errors import RUNS_ON, NoSpace, TooManyFeeds
 from app.hypervisor import Hypervisor
 from app.jobs.alarms import SCHEMA as ALARMS_SCHEMA
 from app.jobs.alarms import Alarms
@@ -27,7 +32,7 @@ from app.records.index import RecordIndex
 from app.records.schema import SCHEMA
 from app.scope import WHOLE, Scope
 from app.state import State
-from app.web import feeds
+from app.web import feeds, keys, live
 from app.web.discretion import job_within
 from app.web.feeds import Feed, Feeds, Stores
 from app.web.view import View
@@ -214,6 +219,44 @@ async def test_a_feed_that_nobody_follows_goes_when_there_are_many_and_one_that_
         assert (await scene.feeds.of(scopes[0])).changes is first.changes
         assert (await scene.feeds.of(scopes[1])).changes is not second.changes
     assert second.changes.place_of(second.changes.cursor(0)) is not None
+
+
+async def test_a_feed_is_followed_before_its_websocket_stands(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "MOST_FEEDS", 1)
+    theirs = Scope(groups=("blue",))
+
+    @web.middleware
+    async def somebody(request: web.Request, handler: Handler) -> web.StreamResponse:
+        identity = Identity("bob", "token", "viewer", SHOP)
+        request[keys.IDENTITY], request[keys.STAY] = identity, Stay(identity, lambda: None)
+        return await handler(request)
+
+    async def others_come(_request: web.Request, _response: web.StreamResponse) -> None:
+        await scene.feeds.of(theirs)
+
+    app = web.Application(middlewares=[somebody])
+    app[keys.FEEDS] = scene.feeds
+    app.on_response_prepare.append(others_come)
+    app.router.add_get(live.PATH, live.feed)
+    live.set_up(app)
+    async with TestClient(TestServer(app)) as client, client.ws_connect(live.PATH) as socket:
+        assert (await socket.receive_json())["type"] == "snapshot"
+        scene.changes.publish("job", job_of(1, OURS))
+        async with asyncio.timeout(20):
+            assert (await socket.receive_json())["type"] == "job"
+
+
+async def test_so_many_scopes_are_followed_at_once_and_one_that_is_followed_still_is(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "MOST_FOLLOWED", 1)
+    first = await scene.feeds.of(SHOP)
+    with first.changes.subscribe(first.changes.newest):
+        assert (await scene.feeds.of(SHOP)).changes is first.changes
+        with pytest.raises(TooManyFeeds):
+            await scene.feeds.of(Scope(groups=("blue",)))
+        assert await scene.feeds.of(WHOLE) is scene.whole
+    await scene.feeds.of(Scope(groups=("blue",)))
 
 
 async def test_how_much_room_others_dumps_take_is_in_no_error_of_ones_own(scene: Scene) -> None:
