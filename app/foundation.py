@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,21 @@ def lay_foundation(settings: Settings) -> Foundation:
     except BaseException:
         lock.close()
         raise
-    return Foundation(settings, lock, state, Access(state, settings.auth))
+    foundation = Foundation(settings, lock, state, Access(state, settings.auth))
+    try:
+        foundation.access.keep_vouched_for(vouching_of(settings))
+    except BaseException:
+        foundation.close()
+        raise
+    return foundation
+
+
+def vouching_of(settings: Settings) -> str:
+    """What decides whom a provider vouches for, and as what; nothing where none does."""
+    if settings.auth != "oidc":
+        return ""
+    oidc = settings.oidc
+    return json.dumps([oidc.issuer, oidc.client_id, oidc.groups_claim, sorted(settings.group_roles)])
 
 
 def first_lines(foundation: Foundation, url: str) -> Sequence[str]:

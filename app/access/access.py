@@ -12,7 +12,7 @@ import structlog
 
 from app.access import accounts, sessions, tokens
 from app.access.attempts import Attempts
-from app.access.audit import about, append, note
+from app.access.audit import about, append, note, service_note
 from app.access.identity import Identity
 from app.access.passwords import Passwords
 from app.access.presence import Key, Presence
@@ -184,6 +184,15 @@ class Access:
 
         self._state.run_now(work)
         return code
+
+    def keep_vouched_for(self, settings: str) -> None:
+        """At a start: end the sessions of those whom another service vouched for under other ``settings`` than these. Blocks."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            if ended := sessions.keep_vouched_for(connection, settings):
+                append(connection, service_note("sessions-ended", "all who were vouched for", ended=ended))
+
+        self._state.run_now(work)
 
     def first_token(self) -> str | None:
         """The API token of this state directory, made now if it never had one; else None, for nobody knows it any more.

@@ -60,6 +60,7 @@ Deed = Literal[
     "account-changed",
     "account-removed",
     "password-changed",
+    "sessions-ended",
     "settings",
 ]
 DEEDS: tuple[Deed, ...] = get_args(Deed)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from app.access import accounts, tokens
+from app.access import accounts, sessions, tokens
 from app.access.audit import append, note
 from app.access.keeping import token_note
 from app.access.passwords import password_hash
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_rights(changing)
     changing.add_argument("--whole", action="store_true", help="no limits any more")
     _deed(account, "password", _password, "set the password, typed or the first line of the input; ends its sessions", "NAME")
+    _deed(account, "end-sessions", _end_sessions, "end every session of this name, also of who has no account here", "NAME")
     _deed(account, "remove", _remove_account, "remove it, its sessions and its tokens", "NAME")
     token = kinds.add_parser("token", help="what programs show").add_subparsers(required=True, metavar="DEED")
     listing = _deed(token, "list", _list_tokens, "all tokens that are valid or have expired")
@@ -146,6 +147,12 @@ def _password(connection: sqlite3.Connection, asked: argparse.Namespace) -> list
     accounts.set_password(connection, asked.name, asked.hash)
     append(connection, note("password-changed", asked.name))
     return [f"The password of {asked.name} is set; whoever was logged in as {asked.name} no longer is. Tokens stay."]
+
+
+def _end_sessions(connection: sqlite3.Connection, asked: argparse.Namespace) -> list[str]:
+    ended = sessions.end_all(connection, asked.name)
+    append(connection, note("sessions-ended", asked.name, ended=ended))
+    return [f"{ended} {'session' if ended == 1 else 'sessions'} of {asked.name} ended. Tokens stay."]
 
 
 def _remove_account(connection: sqlite3.Connection, asked: argparse.Namespace) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from app.access import accounts, tokens
+from app.access import accounts, sessions, tokens
 from app.access.accounts import Account
 from app.access.audit import Note, append, note
 from app.access.identity import Identity
@@ -75,6 +75,17 @@ class Keeping:
             append(connection, noted)
 
         await self._state.run(work)
+
+    async def end_sessions(self, name: str) -> int:
+        """Whoever is logged in under this name, with an account or without one, no longer is; how many sessions that were."""
+        noted = note("sessions-ended", name)
+
+        def work(connection: sqlite3.Connection) -> int:
+            ended = sessions.end_all(connection, name)
+            append(connection, replace(noted, details={**noted.details, "ended": ended}))
+            return ended
+
+        return await self._state.run(work)
 
     async def tokens(self, by: Identity) -> tuple[Token, ...]:
         """Those that ``by`` may know of, newest first."""

@@ -71,6 +71,22 @@ def end(connection: sqlite3.Connection, hashed: bytes) -> str | None:
     return found[0][0] if found else None
 
 
+def end_all(connection: sqlite3.Connection, name: str) -> int:
+    """Every session of this name, of its account or of somebody whom another service vouched for, and its login codes; how many
+    sessions it had."""
+    connection.execute("DELETE FROM login_codes WHERE name = ?", (name,))
+    return connection.execute("DELETE FROM sessions WHERE name = ?", (name,)).rowcount
+
+
+def keep_vouched_for(connection: sqlite3.Connection, settings: str) -> int:
+    """Sessions without an account go on only if the same ``settings`` vouch as at the start before; else how many were ended."""
+    if connection.execute("SELECT settings FROM vouching").fetchall() == [(settings,)]:
+        return 0
+    connection.execute("DELETE FROM vouching")
+    connection.execute("INSERT INTO vouching VALUES (?)", (settings,))
+    return connection.execute("DELETE FROM sessions WHERE account IS NULL").rowcount
+
+
 def sweep(connection: sqlite3.Connection, now: str, idle_since: str) -> None:
     """Remove the codes and sessions whose time is over."""
     connection.execute("DELETE FROM login_codes WHERE expires_at <= ?", (now,))

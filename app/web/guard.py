@@ -36,6 +36,7 @@ FORMS = frozenset(
         ("POST", "/login"),
         ("POST", "/logout"),
         ("POST", "/accounts"),
+        ("POST", "/accounts/end-sessions"),
         ("POST", "/accounts/{name}/change"),
         ("POST", "/accounts/{name}/password"),
         ("POST", "/accounts/{name}/remove"),

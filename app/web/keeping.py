@@ -48,6 +48,13 @@ class Accounts(Answer, frozen=True, kw_only=True):
     accounts: tuple[Account, ...]
 
 
+class EndedSessions(Answer, frozen=True, kw_only=True):
+    """How many there were."""
+
+    name: str
+    ended: int
+
+
 class Token(Answer, frozen=True, kw_only=True):
     """What a program shows; never its secret."""
 
@@ -139,6 +146,12 @@ async def remove_account(request: web.Request) -> web.StreamResponse:
     """``POST /api/accounts/{name}/remove``."""
     await request.app[keys.KEEPING].remove_account(request.match_info["name"])
     return web.Response(status=204)
+
+
+async def end_sessions(request: web.Request) -> web.StreamResponse:
+    """``POST /api/sessions/end``."""
+    asked = requests.body(await request.read(), requests.SessionsBody)
+    return as_json(EndedSessions(name=asked.name, ended=await request.app[keys.KEEPING].end_sessions(asked.name)))
 
 
 async def tokens(request: web.Request) -> web.StreamResponse:

@@ -25,8 +25,21 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 async def accounts(request: web.Request) -> web.StreamResponse:
     """``GET /accounts``."""
+    return await _accounts(request)
+
+
+async def end_sessions(request: web.Request) -> web.StreamResponse:
+    """``POST /accounts/end-sessions``: the answer is the page, which says how many there were."""
+    name = (await form_of(request)).get("name", "").strip()
+    if not name:
+        raise RequestError("Say whose sessions are to end.", place="$.name")
+    return await _accounts(request, name, await request.app[keys.KEEPING].end_sessions(name))
+
+
+async def _accounts(request: web.Request, name: str | None = None, ended: int = 0) -> web.Response:
     kept = await request.app[keys.KEEPING].accounts()
-    return render_page(request, "accounts.html", {"page": "accounts", "accounts": kept, "roles": tuple(ROLES)})
+    context = {"page": "accounts", "accounts": kept, "roles": tuple(ROLES), "ended_name": name, "ended": ended}
+    return render_page(request, "accounts.html", context)
 
 
 async def make_account(request: web.Request) -> web.StreamResponse:

@@ -122,6 +122,12 @@ class OwnPasswordBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     new: Annotated[Secret, Meta(description="12 characters or more.")]
 
 
+class SessionsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose sessions."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=255, description="An account's, or one that the login provider told.")]
+
+
 class TokenBody(_Limits, frozen=True, kw_only=True):
     """A new token. What is not said is as the account has it."""
 

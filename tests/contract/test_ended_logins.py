@@ -83,6 +83,7 @@ async def close_code(socket: aiohttp.ClientWebSocketResponse) -> int | None:
 
 ENDS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "its password is changed": lambda connection: accounts.set_password(connection, BOB, "x"),
+    "every session of its name is ended": lambda connection: sessions.end_all(connection, BOB),
     "its account is removed": lambda connection: accounts.remove(connection, BOB, now()),
     "its account has another role": lambda connection: accounts.change(connection, BOB, "viewer", WHOLE, now()),
     "its account has another scope": lambda connection: accounts.change(connection, BOB, "operator", Scope(vms=("x",)), now()),

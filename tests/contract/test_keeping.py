@@ -315,6 +315,29 @@ async def test_by_the_api_a_password_is_changed_by_who_knows_it(api: Api) -> Non
     assert answer["code"] == "password-wrong"
 
 
+async def test_an_administrator_ends_every_session_of_a_name(
+    bob: aiohttp.ClientSession, admin: aiohttp.ClientSession, api: Api, beside: Beside
+) -> None:
+    carol = "Carol O'Neil/ops"  # has no account here
+
+    def log_in(connection: sqlite3.Connection) -> None:
+        for number in range(2):
+            sessions.begin_for(connection, hash_of(f"carols-{number}"), carol, "viewer", SHOP, now(), LATER)
+
+    beside(log_in)
+    assert await said(api.session, "POST", "/api/sessions/end", json={"name": carol}) == (200, {"name": carol, "ended": 2})
+    assert await said(api.session, "POST", "/api/sessions/end", json={"name": carol}) == (200, {"name": carol, "ended": 0})
+    assert (await said(bob, "POST", "/api/sessions/end", json={"name": "admin"}))[0] == 403
+    assert "1 session of bob ended." in re.sub("<[^>]*>", "", (await sent(admin, "/accounts/end-sessions", name=BOB))[1])
+    assert "Nobody was logged in as bob." in re.sub("<[^>]*>", "", (await sent(admin, "/accounts/end-sessions", name=BOB))[1])
+    assert (await sent(admin, "/accounts/end-sessions", name=" "))[0] == 400
+    written = beside(lambda connection: [one for one in entries_in(connection) if one.deed == "sessions-ended"])
+    assert isinstance(written, list)
+    assert [(one.subject, one.who, one.details.get("ended")) for one in written if one.result == "done"] == [
+        (carol, "admin", 2), (carol, "admin", 0), (BOB, "admin", 1), (BOB, "admin", 0),
+    ]  # fmt: skip
+
+
 async def test_a_foreign_page_keeps_nothing(admin: aiohttp.ClientSession) -> None:
     for path in ("/accounts", "/accounts/admin/password", "/tokens"):
         headers = {"Origin": "https://evil.example"}

@@ -23,6 +23,7 @@ from app.access.by_hand import access_by_hand
 from app.access.passwords import password_hash
 from app.access.schema import scope_from_text
 from app.access.secrets import hash_of
+from app.config import Settings
 from app.errors import (
     AccountExists,
     AccountUnknown,
@@ -33,6 +34,7 @@ from app.errors import (
     TokenUnknown,
     TooManyLogins,
 )
+from app.foundation import vouching_of
 from app.rights import Role
 from app.scope import WHOLE, Scope
 from app.state import State
@@ -241,6 +243,37 @@ async def test_a_token_of_the_first_versions_is_still_the_administrators(file: P
             assert await access.who("mdt_old", None) == Identity("admin", "token")
             assert await access.who("mdt_gone", None) is None
             assert await access.redeem(access.make_login_code()) is not None
+
+
+async def test_whoever_is_vouched_for_stays_logged_in_over_a_start_with_the_same_settings_alone(
+    state: State, access: Access
+) -> None:
+    make(state, "ann", password=PASSWORD)
+    anns = await access.log_in("ann", PASSWORD, "127.0.0.1")
+    access.keep_vouched_for("provider one")
+    carols = await access.begin_for("carol", "viewer", WHOLE)
+    access.keep_vouched_for("provider one")
+    assert await access.who(None, carols) is not None
+    access.keep_vouched_for("provider two")
+    found = state.run_now(lambda connection: [(row[0]) for row in connection.execute("SELECT name FROM sessions")])
+    assert found == ["ann"]
+    assert await access.who(None, anns) is not None
+    (written,) = [one for one in state.run_now(lambda connection: list(entries_in(connection))) if one.deed == "sessions-ended"]
+    assert (written.who, written.details["ended"]) == ("service", 1)
+
+
+def test_what_decides_whom_a_provider_vouches_for_is_told_apart() -> None:
+    oidc = {
+        "MEMDUMP_AUTH": "oidc", "MEMDUMP_PUBLIC_URL": "https://dumps.example", "MEMDUMP_OIDC_ISSUER": "https://login.example",
+        "MEMDUMP_OIDC_CLIENT_ID": "dumps", "MEMDUMP_GROUP_ROLES": '{"a": "viewer", "b": "operator"}',
+    }  # fmt: skip
+    found = {vouching_of(Settings.from_environment(oidc | change)) for change in (
+        {}, {"MEMDUMP_PORT": "9000"}, {"MEMDUMP_GROUP_ROLES": '{"b": "operator", "a": "viewer"}'},
+    )}  # fmt: skip
+    assert len(found) == 1
+    for change in ({"MEMDUMP_OIDC_ISSUER": "https://other.example"}, {"MEMDUMP_GROUP_ROLES": '{"a": "viewer"}'}):
+        assert vouching_of(Settings.from_environment(oidc | change)) not in found
+    assert vouching_of(Settings.from_environment({})) == ""
 
 
 # --- rights
