@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from app.errors import RUNS_ON, HostMemoryShort, NoSpace
-from app.model import Activity, Fault, Job, Trigger
+from app.model import Activity, Fault, HistoryState, HistoryStatus, HypervisorStatus, Job, Trigger
 from app.scope import Scope
 
 _WORDS = {
@@ -32,6 +33,18 @@ def line_within(scope: Scope, line: Activity) -> Activity:
     if scope.whole or line.code not in _WORDS:
         return line
     return replace(line, message=f"{line.dom}: {_without_figures(line.code, line.message)}")
+
+
+def hypervisor_within(scope: Scope, status: HypervisorStatus) -> HypervisorStatus:
+    """As it is; one that the scope names nothing of has no name."""
+    if not scope.hypervisors or status.name in scope.hypervisors:
+        return status
+    return replace(status, name="", uri="", message=None)
+
+
+def no_history() -> HistoryStatus:
+    """What is told of the shared history instead of what waits for it."""
+    return HistoryStatus(state=HistoryState.OFF, since=datetime.now(UTC))
 
 
 def _without_figures(code: str, message: str) -> str:

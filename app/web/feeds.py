@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 import structlog
 
@@ -25,7 +24,7 @@ from app.jobs.pool import Pool
 from app.records.index import RecordIndex
 from app.records.search import Filters
 from app.scope import Scope
-from app.web.discretion import job_within, line_within
+from app.web.discretion import hypervisor_within, job_within, line_within, no_history
 from app.web.view import NEWEST_ACTIVITY, NEWEST_RECORDS, View
 
 log = structlog.get_logger()
@@ -119,7 +118,7 @@ class _Narrowed:
         jobs = [job_within(scope, job) for job in stores.pool.jobs(scope)]
         self._running = {job.job_id for job in jobs if not job.phase.final}
         self._tell_if_new("hypervisor", self._hypervisor())
-        self._tell_if_new("history", model.HistoryStatus(state=model.HistoryState.OFF, since=datetime.now(UTC)))
+        self._tell_if_new("history", no_history())
         self._tell_if_new("vms", stores.inventory.sightings(scope))
         self.view.begin(
             jobs=jobs,
@@ -170,11 +169,7 @@ class _Narrowed:
             self.changes.publish(topic, subject)
 
     def _hypervisor(self) -> model.HypervisorStatus:
-        """As it is; one that the scope names nothing of has no name."""
-        status = self._stores.hypervisor.status
-        if not self._scope.hypervisors or status.name in self._scope.hypervisors:
-            return status
-        return replace(status, name="", uri="", message=None)
+        return hypervisor_within(self._scope, self._stores.hypervisor.status)
 
     def _count_again(self) -> None:
         """The totals, which the index has to be asked for; once more if more came meanwhile."""

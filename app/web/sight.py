@@ -7,16 +7,24 @@ What is out of the scope is answered in every way as if it were not there.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from app.model import Activity, DayStats, DumpRecord, Job, Sighting, Stats, Trigger, VmStats, Wish
 from app.records.index import Page
 from app.records.search import Filters, Order, Position
-from app.web import keys
-from app.web.discretion import job_within, line_within, trigger_within
+from app.web import keys, messages
+from app.web.discretion import hypervisor_within, job_within, line_within, no_history, trigger_within
 from app.web.feeds import Feed
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How what the service needs is, as the feed tells it."""
+
+    hypervisor: messages.Hypervisor
+    history: messages.History
 
 
 class Sight:
@@ -95,6 +103,12 @@ class Sight:
     async def feed(self) -> Feed:
         """What is told as it happens."""
         return await self._app[keys.FEEDS].of(self.scope)
+
+    def health(self) -> Health:
+        """What a page that is not live shows of it."""
+        hypervisor = hypervisor_within(self.scope, self._app[keys.HYPERVISOR].status)
+        history = self._app[keys.HISTORY]() if self.scope.whole else no_history()
+        return Health(messages.Hypervisor.of(hypervisor), messages.History.of(history))
 
     def _within(self, filters: Filters) -> Filters:
         return replace(filters, scope=self.scope)

@@ -15,6 +15,7 @@ from app.config import Settings
 from app.model import from_rfc3339
 from app.web import keys
 from app.web.assets import Assets
+from app.web.sight import Sight
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
@@ -53,8 +54,12 @@ def render_page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """``template`` with ``context`` as an HTML answer. Every page knows who asks: ``identity``, None for nobody."""
-    response = aiohttp_jinja2.render_template(template, request, {"identity": request.get(keys.IDENTITY), **context}, status=status)
+    """``template`` with ``context`` as an HTML answer. Every page knows who asks, ``identity``, and how what the service needs
+    is, ``health``; both None for nobody.
+    """
+    identity = request.get(keys.IDENTITY)
+    health = Sight(request).health() if identity is not None else None
+    response = aiohttp_jinja2.render_template(template, request, {"identity": identity, "health": health, **context}, status=status)
     response.headers.update(headers or {})
     return response
 

@@ -54,22 +54,49 @@ async def test_the_bar_is_the_same_on_every_page_and_marks_where_one_is(framed: 
     ):
         await visitor.go(path)
         texts = await bar.get_by_role("link").all_inner_texts()
-        assert [text for text in texts if text != "Activity"] == [
+        assert [text.strip() for text in texts] == [
             "Memory dumps",
             "API",
             "Audit",
             "Tokens",
             "Accounts",
+            "Activity",
             "Backups",
             "<b>Wiki</b>",
         ], path
         current = bar.locator("[aria-current=page]")
         await expect(current).to_have_text([here] if here else [])
+        await expect(visitor.page.locator("#hypervisor")).to_have_text(re.compile("^libvirt .+ connected$"))
+        await expect(visitor.page.locator("#history")).to_have_text("history off")
+        await expect(visitor.page.locator("#connection")).to_have_count(1 if path == HOME else 0)
     await expect(bar.get_by_role("link", name="Backups")).to_have_attribute("href", "https://backups.example.org/")
     await visitor.go(HOME)
     await visitor.live()
     await visitor.page.mouse.wheel(0, 5000)
     await expect(visitor.page.locator(".navbar")).to_be_in_viewport(ratio=1)
+
+
+async def test_the_bar_of_a_page_that_is_not_live_says_what_is_wrong_and_leads_to_what_happened(
+    framed: Service, window: OpenWindow
+) -> None:
+    visitor = await window(framed)
+    page, health = visitor.page, visitor.page.locator("#health")
+    await visitor.go("/tokens")
+    await page.locator("#signs").click()
+    await expect(health).to_contain_text("test:///")
+    await expect(health).not_to_contain_text("This page")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("link", name="Activity").click()
+    await page.wait_for_url(f"**{HOME}#activity")
+    await expect(page.locator("#activity-heading")).to_be_in_viewport()
+
+
+async def test_who_is_not_logged_in_is_told_nothing_by_the_bar(framed: Service, window: OpenWindow) -> None:
+    visitor = await window(framed, log_in=False)
+    for path in ("/login", "/login?code=never-made"):
+        await visitor.go(path)
+        await expect(visitor.page.locator(".product")).to_be_visible()
+        await expect(visitor.page.locator("#signs, #health, #activity-link")).to_have_count(0)
 
 
 async def test_the_signs_say_in_words_how_everything_is_connected(framed: Service, window: OpenWindow) -> None:
@@ -251,6 +278,7 @@ async def test_what_is_wrong_is_said_at_the_foot_of_the_window_and_moves_nothing
     await expect(notices).to_contain_text("Start libvirtd.")
     feed.say("vms", [vm(1, name=STRANGE_NAMES[0], alarm="stands still and could not be resumed. Resume it.")])
     await expect(notices.get_by_role("alert")).to_contain_text(f"{STRANGE_NAMES[0]} stands still")
+    await expect(notices.locator(".notice:visible").first).to_contain_text("stands still")  # nothing is as urgent
     await expect(notices).to_be_in_viewport(ratio=1)
     await page.evaluate("scrollTo(0, 0)")
     assert await stats.bounding_box() == before

@@ -22,7 +22,7 @@ export function barView() {
   menu.addEventListener("click", (event) => {
     if (event.target.closest("a") && menu.matches(":popover-open")) menu.hidePopover();
   });
-  window.matchMedia("(min-width: 64rem)").addEventListener("change", () => {
+  window.matchMedia("(min-width: 78rem)").addEventListener("change", () => {
     if (menu.matches(":popover-open")) menu.hidePopover(); // there it is part of the bar
   });
 
