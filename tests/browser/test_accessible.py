@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Literal
 
+import msgspec
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.feed import Feed
+from tests.browser.feed import Feed, hypervisor
 from tests.browser.showcase import fill, showcase
 from tests.browser.states import STATES, Watched, idle, online_again
 from tests.browser.visitor import HOME, WAIT_MS, Visitor
@@ -80,6 +81,68 @@ async def test_axe_finds_nothing_in_any_state(shown: Service, on: Watched, state
     await assert_shuts_nobody_out(on)
     await on.visitor.page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
     await online_again(on)
+
+
+@pytest.mark.parametrize("width", [look[0] for look in LOOKS])
+async def test_what_has_the_focus_is_never_wholly_covered_by_what_is_said_to_be_wrong(on: Watched, width: int) -> None:
+    page = on.visitor.page
+    await page.set_viewport_size({"width": width, "height": 900})
+    await STATES["trouble"](on)
+    await expect(page.locator("#notices")).to_contain_text("stands still")
+    covered = []
+    await page.locator("#main").focus()
+    for key in ("Tab", "Shift+Tab"):
+        steps = 0
+        while steps < 200:
+            steps += 1
+            await page.evaluate(SCROLL_TO_THE_EDGE, key == "Tab")
+            await page.keyboard.press(key)
+            if await page.evaluate("document.activeElement === document.body || document.activeElement.id === 'main'"):
+                break
+            covered += [f"{key}: {one}" for one in await page.evaluate(WHOLLY_COVERED)]
+        assert FEW < steps < 200, key
+    assert covered == []
+    await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
+
+
+async def test_on_a_phone_every_link_in_a_list_or_a_table_is_large_enough_for_a_finger(on: Watched) -> None:
+    page = on.visitor.page
+    await page.set_viewport_size({"width": 360, "height": 900})
+    for state in ("running", "audit"):
+        await STATES[state](on)
+        assert await page.evaluate(TOO_SMALL) == [], state
+    await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
+
+
+async def test_at_1280_pixels_an_administrator_sees_every_entry_beside_a_hypervisor_with_a_long_name(on: Watched) -> None:
+    page, name = on.visitor.page, "hypervisor-with-a-long-name-07.example.org"
+    await idle(on)
+    on.feed.say("hypervisor", msgspec.structs.replace(hypervisor(), name=name))
+    await expect(page.locator("#hypervisor")).to_contain_text(name)
+    for width in (1280, 1600):
+        await page.set_viewport_size({"width": width, "height": 900})
+        await expect(page.locator(".menu-button")).not_to_be_visible()
+        assert await page.locator("#menu nav").evaluate("(nav) => nav.scrollWidth <= nav.clientWidth"), width
+        assert await on.visitor.too_wide() == []
+    sign = await page.locator("#hypervisor strong").bounding_box()
+    assert sign is not None
+    assert sign["width"] < 200
+    await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
+
+
+async def test_choosing_vms_moves_no_list_on_a_phone(on: Watched) -> None:
+    page, vms = on.visitor.page, on.visitor.page.locator("#vms-list")
+    await page.set_viewport_size({"width": 360, "height": 900})
+    await idle(on)
+    before = await vms.bounding_box()
+    await page.locator("#vms-list input:enabled").first.check()
+    await expect(page.locator("#vms-chosen")).to_contain_text("1 selected")
+    assert await vms.bounding_box() == before
+    await page.locator("[data-action=choose]").click()
+    await page.locator("#vms-search").fill("web-01")
+    await expect(page.locator("#vms-chosen")).to_contain_text("not shown")
+    assert await vms.bounding_box() == before
+    await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
 
 
 async def test_a_dump_is_made_found_read_and_filtered_by_keyboard_alone(shown: Service, browser: Browser) -> None:
@@ -162,6 +225,31 @@ async def tab_to(page: Page, selector: str, *, most: int = 90, back: bool = Fals
     raise AssertionError(f"{most} times Tab do not lead to {selector}")
 
 
+TOO_SMALL = """
+() => [...document.querySelectorAll("main :is(table, ul, ol) :is(a, button)")]
+  .map((one) => [one.getBoundingClientRect(), one])
+  .filter(([{width, height}]) => width > 0 && Math.min(width, height) < 43.9)
+  .map(([{width, height}, one]) => `${one.outerHTML.slice(0, 160)}: ${width} x ${height}`)
+"""
+SCROLL_TO_THE_EDGE = """
+(atTheFoot) => {
+  const place = (part) => part.getBoundingClientRect(), one = document.activeElement;
+  const below = () => place(one).bottom - place(document.querySelector(".notices")).top;
+  if (one.closest("main > *")) scrollBy(0, atTheFoot ? below() : place(one).top - place(document.querySelector(".navbar")).bottom);
+}
+"""
+"""What has the focus is just seen: what gets it next lies where something else does."""
+
+WHOLLY_COVERED = """
+() => {
+  const active = document.activeElement;
+  const {x, y, width, height} = active.getBoundingClientRect(), own = active.closest("label") ?? active;
+  const seen = (at) => at && (own.contains(at) || at.contains(active)), parts = [0.1, 0.3, 0.5, 0.7, 0.9];
+  const at = (along, down) => document.elementFromPoint(x + width * along, y + height * down);
+  const free = parts.some((down) => parts.some((along) => seen(at(along, down))));
+  return free ? [] : [`${active.cloneNode().outerHTML} at ${Math.round(y)}, ${Math.round(height)} high`];
+}
+"""
 FOCUS_IS_ON = "(wanted) => document.activeElement?.matches(wanted)"
 FOCUS_IS_SEEN = """
 () => {
