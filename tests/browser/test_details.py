@@ -93,7 +93,7 @@ async def test_view_shows_the_whole_manifest_under_its_own_address(shelf: Servic
     await expect(text(opened, "sha256")).to_be_visible()
     await visitor.page.reload()
     await expect(visitor.page.get_by_role("heading", level=1)).to_have_text(f"Dump of {ALPHA.name}")
-    assert await visitor.page.locator("dl").all_inner_texts() == as_dialog
+    assert await visitor.page.locator("main dl").all_inner_texts() == as_dialog
     await visitor.page.go_back()
     await expect(visitor.page).to_have_url(shelf.url + LIST)
     await visitor.live()
