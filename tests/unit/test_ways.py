@@ -1,4 +1,4 @@
-"""Which way is taken, and what is asked before any of them: by guests of paper, for what no guest of the tests can be made to be."""
+"""Which way is taken, and what is asked before: by guests of paper, for what no guest of the tests can be made to be."""
 
 from __future__ import annotations
 
