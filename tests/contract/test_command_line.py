@@ -220,6 +220,30 @@ def test_exit_3_when_all_are_none(tmp_path: Path) -> None:
     assert (code, [(line["vm"], line["code"]) for line in lines]) == (3, [("*", "nothing-to-dump")])
 
 
+def test_exit_4_when_libvirt_stops_answering_while_it_lists_all(memdump: CommandLine) -> None:
+    script = """
+import sys
+import scripts.memdump as memdump
+from app.errors import HypervisorNotResponding
+def active(connection):
+    raise HypervisorNotResponding(connection.uri)
+memdump.Connection.active = active
+sys.exit(memdump.main(["--json", "--all"]))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=SCRIPT.parent.parent,
+        env=memdump.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        code = process.wait(ENDS_SEC)
+        out, _ = process.communicate()
+    (line,) = map(json.loads, out.splitlines())
+    assert (code, line["vm"], line["code"]) == (4, "*", "hypervisor-not-responding")
+
+
 def test_a_user_without_a_name_is_a_number(memdump: CommandLine) -> None:
     command = ["setpriv", "--reuid=54321", "--clear-groups", sys.executable, "-c"]
     script = "import sys; sys.argv = ['memdump']; import scripts.memdump as memdump; print(memdump._user_name())"
