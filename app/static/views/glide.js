@@ -5,7 +5,7 @@ const REST_MS = 50; // some frames: a browser takes for a leap what sets out ane
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 /** `change` the page; what can be seen of what `elements` gives is then where it was, and moves on from there. The motions. */
-export function glide(elements, change) {
+function glide(elements, change) {
   const before = [...elements()].map((element) => [element, element.getBoundingClientRect()]);
   change();
   const after = before.filter(([element]) => element.isConnected).map(([element, was]) => [element, was, element.getBoundingClientRect()]);

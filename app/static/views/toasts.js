@@ -2,7 +2,7 @@
 
 import { isolated } from "../format.js";
 import { field, setText } from "./dom.js";
-import { glide } from "./glide.js";
+import { createRests } from "./glide.js";
 
 const SHOWN = 5;
 const SHOWN_ON_PHONES = 2;
@@ -25,7 +25,7 @@ export function createToasts() {
       toasts.change(other, kind, together(other.names, event, kind));
       return;
     }
-    const toast = { kind, sentence, names: [name], element: null, timer: null, left: false };
+    const toast = { kind, sentence, names: [name], element: null, timer: null, left: false, gone: false };
     say(sentence);
     toasts.add(toast);
     if (!event) return;
@@ -44,6 +44,7 @@ class Toasts {
   #narrow = window.matchMedia("(max-width: 47.99rem)");
   #shown = new Map(); // element → toast
   #waiting = [];
+  #rests = createRests(() => this.#settle());
   #more = Object.assign(document.createElement("li"), { className: "toast-more" });
   #held = false; // while one reads, none leaves
   #cameFrom = null; // where the keyboard was before it came here
@@ -62,8 +63,8 @@ class Toasts {
 
   add(toast) {
     if (this.#shown.size === 0) this.#held = false;
-    if (this.#shown.size < (this.#narrow.matches ? SHOWN_ON_PHONES : SHOWN)) this.#show(toast);
-    else this.#waiting.push(toast);
+    this.#waiting.push(toast);
+    this.#settle();
     if (this.#waiting.length > MOST_WAITING) this.#waiting.shift(); // it stands in the activity, too
     this.#countMore();
     this.#bringToFront();
@@ -72,15 +73,29 @@ class Toasts {
   change(toast, kind, sentence) {
     Object.assign(toast, { kind, sentence });
     if (!toast.element) return;
-    glide(() => this.#shown.keys(), () => setText(field(toast.element, "sentence"), sentence));
+    this.#settle();
     this.#leaveInTime(toast);
   }
 
-  #show(toast) {
-    toast.element = draw(toast, () => this.#leave(toast));
-    glide(() => this.#shown.keys(), () => this.#list.prepend(toast.element));
-    this.#shown.set(toast.element, toast);
-    this.#leaveInTime(toast);
+  /** What has left, what says something else now and what there is room for, in one glide after the other. */
+  #settle() {
+    if (!this.#rests.now) return;
+    const most = this.#narrow.matches ? SHOWN_ON_PHONES : SHOWN;
+    const gone = [...this.#shown.values()].filter((toast) => toast.gone);
+    const coming = this.#waiting.splice(0, most - this.#shown.size + gone.length);
+    for (const toast of coming) toast.element = draw(toast, () => this.#leave(toast));
+    const focused = gone.some(({ element }) => element.contains(document.activeElement));
+    this.#rests.glide(() => this.#shown.keys(), () => {
+      for (const { element, sentence } of this.#shown.values()) setText(field(element, "sentence"), sentence);
+      for (const { element } of gone) element.remove();
+      for (const { element } of coming) this.#list.prepend(element);
+    });
+    for (const { element } of gone) this.#shown.delete(element);
+    for (const toast of coming) this.#shown.set(toast.element, toast);
+    for (const toast of coming) this.#leaveInTime(toast);
+    if (focused) (this.#list.querySelector("button") ?? this.#cameFrom)?.focus({ preventScroll: true });
+    this.#countMore();
+    if (this.#shown.size === 0 && this.#list.matches(":popover-open")) this.#list.hidePopover();
   }
 
   #leaveInTime(toast) {
@@ -93,17 +108,10 @@ class Toasts {
     if (toast.left) return;
     toast.left = true;
     toast.element.dataset.leaving = "";
-    setTimeout(() => this.#remove(toast), LEAVING_MS);
-  }
-
-  #remove({ element }) {
-    const focused = element.contains(document.activeElement);
-    this.#shown.delete(element);
-    glide(() => this.#shown.keys(), () => element.remove());
-    if (focused) (this.#list.querySelector("button") ?? this.#cameFrom)?.focus({ preventScroll: true });
-    if (this.#waiting.length > 0) this.#show(this.#waiting.shift());
-    this.#countMore();
-    if (this.#shown.size === 0 && this.#list.matches(":popover-open")) this.#list.hidePopover();
+    setTimeout(() => {
+      toast.gone = true;
+      this.#settle();
+    }, LEAVING_MS);
   }
 
   #hold() {
