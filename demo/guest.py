@@ -18,6 +18,14 @@ _SMALLEST_MIB = 128
 _SMALLEST_BOOTED_MIB = 192
 _OVMF = Path("/usr/share/OVMF")
 _TRANSLATED_CODE_MIB = 64  # QEMU would take up to 1 GiB of the host for code that it translated
+_BACKINGS = {
+    "": "",
+    "memfd": "<source type='memfd'/><access mode='shared'/>",
+    "file": "<source type='file'/><access mode='shared'/>",
+    "private file": "<source type='file'/>",
+    "huge pages": "<hugepages/>",
+    "huge pages of a memfd": "<hugepages/><source type='memfd'/>",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +33,16 @@ class Shape:
     """What decides where a guest's memory lies in its physical address space. Sizes in MiB.
 
     ``machine``: ``q35`` or ``pc`` (i440fx). ``node_mib``: the memory of its NUMA nodes, together all of it. ``room_mib``:
-    DIMMs may be plugged in up to this size in all. ``memfd``: the host shares its memory. ``video``: a model of libvirt's.
-    ``ovmf``: UEFI firmware instead of a BIOS (Debian's package ``ovmf``). ``vmcoreinfo``: QEMU's device by which a kernel
-    says where its VMCOREINFO note is.
+    DIMMs may be plugged in up to this size in all. ``backing``: what the host keeps its memory in, one of ``_BACKINGS``; huge
+    pages are to be had only where the host has set some aside. ``video``: a model of libvirt's. ``ovmf``: UEFI firmware
+    instead of a BIOS (Debian's package ``ovmf``). ``vmcoreinfo``: QEMU's device by which a kernel says where its VMCOREINFO
+    note is.
     """
 
     machine: str = "q35"
     node_mib: tuple[int, ...] = ()
     room_mib: int = 0
-    memfd: bool = False
+    backing: str = ""
     video: str = ""
     ovmf: bool = False
     vmcoreinfo: bool = False
@@ -44,7 +53,7 @@ class Shape:
         cpus = [f" cpus='0-{vcpus - 1}'", *("" for _ in nodes[1:])]
         cells = "".join(f"<cell id='{number}'{cpus[number]} memory='{size}' unit='MiB'/>" for number, size in enumerate(nodes))
         room = f"<maxMemory slots='4' unit='MiB'>{memory_mib + self.room_mib}</maxMemory>" if self.room_mib else ""
-        backing = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>" if self.memfd else ""
+        backing = f"<memoryBacking>{_BACKINGS[self.backing]}</memoryBacking>" if self.backing else ""
         return room + backing + (f"<cpu><numa>{cells}</numa></cpu>" if cells else "")
 
     def firmware_xml(self) -> str:

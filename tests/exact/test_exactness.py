@@ -13,7 +13,7 @@ import pytest
 from app.errors import LayoutUnknown
 from demo import Guest, PrivateLibvirt, Shape
 from tests.exact.comparison import subject
-from tests.exact.conftest import Stand
+from tests.exact.conftest import Stand, huge_pages
 
 GIB = 1 << 30
 HALF = 32 << 10  # of a marker
@@ -36,7 +36,10 @@ SAME = [
     never_started("q35-2815", 2815, Shape(), marker_at=2 * GIB - HALF),
     never_started("pc-4608", 4608, Shape(machine="pc"), marker_at=4 * GIB + GIB),
     never_started("pc-vga-cold", 128, Shape(machine="pc", video="vga"), marker_at=1 << 20),
-    never_started("memfd", 128, Shape(memfd=True), marker_at=64 << 20),
+    never_started("memfd", 128, Shape(backing="memfd"), marker_at=64 << 20),
+    never_started("file", 128, Shape(backing="file"), marker_at=64 << 20),
+    never_started("private-file", 128, Shape(backing="private file"), marker_at=64 << 20),
+    never_started("nodes-of-files", 256, Shape(node_mib=(64, 192), backing="file"), marker_at=(64 << 20) - HALF),
     never_started("nodes-3072-768", 3840, Shape(node_mib=(3072, 768)), marker_at=5 * GIB - HALF),
     never_started("nodes-768-3072", 3840, Shape(node_mib=(768, 3072)), marker_at=3 * GIB // 4 - HALF),
 ]
@@ -54,6 +57,20 @@ def test_the_whole_file_is_qemus(guest: Guest, stand: Stand, shapes: PrivateLibv
         # Without QEMU's device a kernel's note is found all the same (docs/decisions/0007).
         assert captured.image(ranges).has_vmcoreinfo == guest.boots
         assert captured.image(ranges, as_qemu=True).has_vmcoreinfo == guest.shape.vmcoreinfo
+
+
+def test_the_whole_file_is_qemus_with_huge_pages(stand: Stand, shapes: PrivateLibvirt, tmp_path: Path) -> None:
+    guests = [
+        never_started(backing.replace(" ", "-"), 128, Shape(backing=backing), marker_at=64 << 20)
+        for backing in ("huge pages", "huge pages of a memfd")
+    ]
+    with huge_pages(shapes, sum(guest.memory_mib for guest in guests)):
+        for guest in guests:
+            stand(guest)
+            with subject(shapes, guest.name, tmp_path) as captured:
+                ranges = captured.by_rules()
+                assert captured.difference(ranges) == ""
+                assert captured.marker(ranges, guest) == guest.marker
 
 
 @pytest.mark.deep

@@ -223,7 +223,7 @@ def test_guest_that_cannot_migrate_is_captured_the_paused_way_with_the_reason(ow
 @pytest.mark.parametrize(
     "guest",
     [
-        Guest(name="vm-memfd-01", memory_mib=128, boots=False, shape=Shape(memfd=True)),
+        Guest(name="vm-memfd-01", memory_mib=128, boots=False, shape=Shape(backing="memfd")),
         Guest(name="vm-i440fx-01", memory_mib=128, boots=False, shape=Shape(machine="pc", video="vga")),
     ],
     ids=lambda guest: guest.name,

@@ -55,7 +55,7 @@ def test_running_guest_is_dumped_from_afar(lab: PrivateLibvirt, sshd: PrivateSsh
 
 def test_guest_with_shared_memory_is_dumped_from_afar(own_lab: PrivateLibvirt, sshd: PrivateSshd, tmp_path: Path) -> None:
     """Of its host's memory only libvirt can tell."""
-    guest = Guest(name="vm-memfd-01", memory_mib=128, boots=False, shape=Shape(memfd=True))
+    guest = Guest(name="vm-memfd-01", memory_mib=128, boots=False, shape=Shape(backing="memfd"))
     own_lab.add(guest)
     manifest = dumped(own_lab, tmp_path, guest, "--mode=paused", f"--uri={sshd.uri(own_lab)}")
     assert manifest["warnings"] == []
