@@ -9,7 +9,7 @@ import json
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from app.evidence import MANIFEST, PARTIAL, SUFFIXES, manifest_path
 from demo import Guest, PrivateLibvirt
 from tests.contract.speech import FINAL, JOBS, RECORDS, TRIGGER, Api, Feed, Message
 from tests.faults.processes import Process, below, children_of, eventually
-from tests.service import ROOT, Service, running_service, service_environment
+from tests.service import PROGRAM, ROOT, Service, running_service, service_environment
 
 ACTIVITY = "/api/memory-dumps/activity?limit=50"
 PHASES = ("preparing", "capturing", "sealing")
@@ -182,8 +182,10 @@ def capture_process(service: Service, guest: Guest) -> Iterator[Process]:
 
 
 @contextlib.contextmanager
-def staged(folder: Path, lab: PrivateLibvirt, guest: Guest, **settings: str) -> Iterator[Scene]:
-    """A scene with a service of its own, and a dump of ``guest`` that was made by hand before it started."""
+def staged(
+    folder: Path, lab: PrivateLibvirt, guest: Guest, *, program: Sequence[str] = PROGRAM, **settings: str
+) -> Iterator[Scene]:
+    """A scene with a service of its own, started by ``program``, and a dump of ``guest`` that was made by hand before that."""
     settings = {"MEMDUMP_MODE": "paused", **settings}
     environment = service_environment(folder, LIBVIRT_URI=lab.uri, **settings)
     dump_dir = Path(environment["DUMP_DIR"])
@@ -193,7 +195,7 @@ def staged(folder: Path, lab: PrivateLibvirt, guest: Guest, **settings: str) -> 
     (manifest,) = dump_dir.glob(f"*{MANIFEST}")
     earlier = json.loads(manifest.read_bytes())
     del earlier["domain_xml"]  # lists of records go without it
-    with running_service(folder, LIBVIRT_URI=lab.uri, **settings) as service:
+    with running_service(folder, program=program, LIBVIRT_URI=lab.uri, **settings) as service:
         yield Scene(lab=lab, guest=guest, service=service, earlier=earlier)
 
 
