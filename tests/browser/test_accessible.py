@@ -11,6 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.feed import Feed, hypervisor
+from tests.browser.keys import UNSEEN, focus_comes_to, tab_to
 from tests.browser.showcase import fill, showcase
 from tests.browser.states import STATES, Watched, idle, online_again
 from tests.browser.visitor import HOME, WAIT_MS, Visitor
@@ -89,7 +90,7 @@ async def test_what_has_the_focus_is_never_wholly_covered_by_what_is_said_to_be_
     await page.set_viewport_size({"width": width, "height": 900})
     await STATES["trouble"](on)
     await expect(page.locator("#notices")).to_contain_text("stands still")
-    covered = []
+    unseen = []
     await page.locator("#main").focus()
     for key in ("Tab", "Shift+Tab"):
         steps = 0
@@ -99,9 +100,9 @@ async def test_what_has_the_focus_is_never_wholly_covered_by_what_is_said_to_be_
             await page.keyboard.press(key)
             if await page.evaluate("document.activeElement === document.body || document.activeElement.id === 'main'"):
                 break
-            covered += [f"{key}: {one}" for one in await page.evaluate(WHOLLY_COVERED)]
+            unseen += [f"{key}: {one}" for one in await page.evaluate(UNSEEN)]
         assert FEW < steps < 200, key
-    assert covered == []
+    assert unseen == []
     await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
 
 
@@ -192,7 +193,7 @@ async def reads_its_details(page: Page) -> None:
     await tab_to(page, "[data-copy=sha256]")
     await page.keyboard.press("Escape")
     await expect(dialog).not_to_be_visible()
-    await page.wait_for_function(FOCUS_IS_ON, arg="#records-rows tr:first-child [data-field=view]")
+    await focus_comes_to(page, "#records-rows tr:first-child [data-field=view]")
 
 
 async def searches_and_turns_the_order(visitor: Visitor) -> None:
@@ -215,16 +216,6 @@ async def chooses_dark(page: Page) -> None:
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-async def tab_to(page: Page, selector: str, *, most: int = 90, back: bool = False) -> None:
-    """Press Tab until what has the focus is one of ``selector``, and is seen."""
-    for _ in range(most):
-        if await page.evaluate(FOCUS_IS_ON, selector):
-            assert await page.evaluate(FOCUS_IS_SEEN), selector
-            return
-        await page.keyboard.press("Shift+Tab" if back else "Tab")
-    raise AssertionError(f"{most} times Tab do not lead to {selector}")
-
-
 TOO_SMALL = """
 () => [...document.querySelectorAll("main :is(table, ul, ol) :is(a, button)")]
   .map((one) => [one.getBoundingClientRect(), one])
@@ -239,25 +230,3 @@ SCROLL_TO_THE_EDGE = """
 }
 """
 """What has the focus is just seen: what gets it next lies where something else does."""
-
-WHOLLY_COVERED = """
-() => {
-  const active = document.activeElement;
-  const {x, y, width, height} = active.getBoundingClientRect(), own = active.closest("label") ?? active;
-  const seen = (at) => at && (own.contains(at) || at.contains(active)), parts = [0.1, 0.3, 0.5, 0.7, 0.9];
-  const at = (along, down) => document.elementFromPoint(x + width * along, y + height * down);
-  const free = parts.some((down) => parts.some((along) => seen(at(along, down))));
-  return free ? [] : [`${active.cloneNode().outerHTML} at ${Math.round(y)}, ${Math.round(height)} high`];
-}
-"""
-FOCUS_IS_ON = "(wanted) => document.activeElement?.matches(wanted)"
-FOCUS_IS_SEEN = """
-() => {
-  const active = document.activeElement, box = active.getBoundingClientRect(), style = getComputedStyle(active);
-  const ringed = (one) => one && getComputedStyle(one).outlineStyle !== "none";
-  const at = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
-  const covered = !(at && (active.contains(at) || at.contains(active)));
-  return !covered && (ringed(active) || ringed(active.closest("label")) || style.boxShadow !== "none");
-}
-"""
-"""A ring is round it, and nothing that is fixed on the screen covers it (WCAG 2.4.7 and 2.4.11)."""

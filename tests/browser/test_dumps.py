@@ -7,6 +7,7 @@ from playwright.async_api import expect
 
 from demo import PrivateLibvirt
 from tests.browser.conftest import ALPHA, BETA, GONE, SHOP, OpenWindow
+from tests.browser.keys import tab_to
 from tests.browser.visitor import Visitor, field, isolated
 from tests.service import Service
 
@@ -94,11 +95,11 @@ async def test_the_place_of_the_keyboard_is_kept_while_progress_is_shown(service
     await visitor.live()
     await visitor.choice(SHOP).focus()
     await visitor.page.keyboard.press("Space")
-    await tab_to(visitor, "Dump selected VM")
+    await tab_to(visitor.page, "#dump-selected")
     await visitor.page.keyboard.press("Enter")
     await expect(visitor.page.locator("#vms-heading")).to_be_focused()  # the button is off now
     async with visitor.held_while_the_guest_stands_still(SHOP) as process:
-        await tab_to(visitor, f"Cancel the dump of {SHOP.name}")
+        await tab_to(visitor.page, f"[aria-label='Cancel the dump of {SHOP.name}']")
         cancel = visitor.running.locator('[data-action="cancel"]')
         before = await field(visitor.running, "bytes").inner_text()
         process.go_on()
@@ -107,12 +108,3 @@ async def test_the_place_of_the_keyboard_is_kept_while_progress_is_shown(service
         await expect(cancel).to_be_focused()
     await expect(visitor.running).to_have_count(0)
     await expect(visitor.page.locator("#jobs-heading")).to_be_focused()
-
-
-async def tab_to(visitor: Visitor, name: str) -> None:
-    """Press Tab until the button of that name has the focus; never further than once around the page."""
-    for _ in range(100):
-        await visitor.page.keyboard.press("Tab")
-        if await visitor.page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent") == name:
-            return
-    raise AssertionError(f"Tab does not lead to {name}")

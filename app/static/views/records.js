@@ -45,6 +45,7 @@ export function recordsView(store, notify, leave) {
     if (link?.hasAttribute("aria-disabled")) return;
     if (link && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey)) {
       event.preventDefault();
+      if (link.closest("#chips, #records-none")) heading.focus({ preventScroll: true }); // the link goes
       go(parse(new URL(link.href).search), "push");
     }
     const button = event.target.closest('[data-action="copy"]');
