@@ -60,10 +60,10 @@ class Log:
 def open_log(log_dir: Path, stderr: TextIO | None = None) -> Log:
     """Send every event to ``log_dir`` and to ``stderr``. Raises ``ConfigError`` when the folder cannot be written."""
     terminal = stderr if stderr is not None else sys.stderr
-    on_screen = logging.StreamHandler(terminal)
-    on_screen.setFormatter(_formatter(readable=terminal.isatty()))
-    on_disk = _open_file(log_dir)
-    on_disk.setFormatter(_formatter(readable=False))
+    on_screen, on_disk = logging.StreamHandler(terminal), _open_file(log_dir)
+    as_json = _formatter(readable=False)
+    on_disk.setFormatter(as_json)
+    on_screen.setFormatter(_formatter(readable=True) if terminal.isatty() else as_json)
     lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_LINES)
     handler = _HandOver(lines)
     listener = _Writer(lines, on_disk, on_screen)
@@ -77,6 +77,7 @@ def open_log(log_dir: Path, stderr: TextIO | None = None) -> Log:
         processors=[*_common_processors(), ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
     )
     listener.start()
     return Log(listener, handler)
@@ -151,11 +152,24 @@ def _common_processors() -> list[structlog.typing.Processor]:
     ]
 
 
+class _RenderedOnce(ProcessorFormatter):
+    """The file asks for a line when it looks whether there is room for it, and again to write it; then the terminal does. That is
+    on the writing thread alone, one line after the other."""
+
+    _record: logging.LogRecord | None = None
+    _line = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record is not self._record:
+            self._line, self._record = super().format(record), record
+        return self._line
+
+
 def _formatter(*, readable: bool) -> ProcessorFormatter:
     render: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(timestamp_key="ts") if readable else structlog.processors.JSONRenderer(default=str)
     )
-    return ProcessorFormatter(
+    return _RenderedOnce(
         foreign_pre_chain=[*_common_processors(), structlog.stdlib.add_logger_name],
         processors=[
             ProcessorFormatter.remove_processors_meta,
