@@ -64,7 +64,7 @@ class RecordIndex:
             rows, found = self._found(connection, filters, order, limit + 1, offset, after)
             shown = rows[:limit]
             return Page(
-                records=tuple(msgspec.Raw(text) for text in _manifests(connection, shown)),
+                records=tuple(map(msgspec.Raw, _manifests(connection, shown))),
                 count=found,
                 next=Position(*shown[-1][:2]) if len(rows) > limit else None,
             )

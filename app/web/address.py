@@ -31,6 +31,8 @@ async def utf8_only(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def _is_text(raw: str) -> bool:
+    if raw.isascii() and "%" not in raw:
+        return True
     try:
         _bytes_of(raw).decode()
     except UnicodeDecodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -60,6 +61,7 @@ def _bracketed(name: str) -> str:
     return f"[{name}]" if ":" in name else name
 
 
+@lru_cache(maxsize=64)  # every request has one, and nearly all of them the same
 def _is_loopback_host(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname

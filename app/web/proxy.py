@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 import structlog
 from aiohttp import hdrs, web
@@ -112,6 +113,7 @@ def _unclear(request: web.Request, header: str, what: str) -> ProblemError:
     return ProblemError("proxy-not-trusted", f"{header} {what}")
 
 
+@lru_cache(maxsize=1024)  # every request is asked for its own several times
 def _address(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """IPv4 that came over an IPv6 socket is IPv4."""
     try:
