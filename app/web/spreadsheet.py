@@ -6,8 +6,9 @@ import csv
 import io
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Sequence
 from operator import attrgetter
+from typing import Any
 
 from app.model import DumpRecord
 
@@ -17,10 +18,10 @@ _DISARMED = re.compile(r"'|[\"'\s]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """What a spreadsheet may run, also behind quotes and blanks, and in the full-width forms that some of them take for it; and
 what begins with the apostrophe that disarms it, so that one at the beginning of a cell always is one too many."""
 
-_QUOTED = re.compile(r'["\r\n]')
-
-_HARMLESS = frozenset(string.ascii_letters + string.digits + "/")
+_HARMLESS = frozenset(string.ascii_letters + string.digits + "/") | {""}
 """What nearly every cell begins with: there is nothing to look for in it."""
+
+_NUMBERS = {int, float}
 
 COLUMNS = (
     "dump_id",
@@ -59,9 +60,10 @@ COLUMNS = (
 )
 """The names of a record, flat."""
 
-_values_of = attrgetter(*COLUMNS)
-_LISTS = ((COLUMNS.index("guest_pauses_ms"), " "), (COLUMNS.index("warnings"), "\n"))
-"""Which hold several values, and what stands between these in their cell."""
+_BETWEEN = {"guest_pauses_ms": " ", "warnings": "\n"}
+"""What stands between the values of those that have several."""
+
+_COLUMNS = [(attrgetter(name), _BETWEEN.get(name)) for name in COLUMNS]
 
 _END = "\r\n"
 
@@ -71,22 +73,30 @@ def header() -> bytes:
     return (",".join(COLUMNS) + _END).encode()
 
 
-def rows_of(records: Iterable[DumpRecord]) -> bytes:
-    """One row each. Takes its time: not for the event loop."""
-    return "".join([_row(record) for record in records]).encode()
+def rows_of(records: Sequence[DumpRecord]) -> bytes:
+    """One row each. Takes its time, so not for the event loop; column by column it takes half of what it would row by row."""
+    columns = [_cells(list(map(value_of, records)), between) for value_of, between in _COLUMNS]
+    return "".join([_row(cells) for cells in zip(*columns, strict=True)]).encode()
 
 
-def _row(record: DumpRecord) -> str:
-    values = list(_values_of(record))
-    for place, between in _LISTS:
-        values[place] = between.join(map(str, values[place]))
-    cells = [_cell(value) for value in values]
+def _row(cells: Sequence[str]) -> str:
     row = ",".join(cells)
-    if row.count(",") == len(cells) - 1 and not _QUOTED.search(row):  # the module takes twice as long, and would write the same
+    # The module takes twice as long, and would write the same.
+    if row.count(",") == len(cells) - 1 and not ('"' in row or "\r" in row or "\n" in row):
         return row + _END
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=_END).writerow(cells)
     return text.getvalue()
+
+
+def _cells(values: Sequence[Any], between: str | None) -> Sequence[str]:
+    """Those of one column, nearly always of one kind."""
+    if between is not None:
+        values = [between.join(map(str, several)) for several in values]
+    kinds = set(map(type, values))
+    if kinds == {str} and _HARMLESS.issuperset([value[:1] for value in values]):
+        return values
+    return list(map(repr, values)) if kinds <= _NUMBERS else list(map(_cell, values))
 
 
 def _cell(value: str | float | None) -> str:
