@@ -2,11 +2,12 @@
 
 const FIRST_DELAY_MS = 250;
 const LONGEST_DELAY_MS = 4000;
-const OFFLINE_AFTER = 4;
+const OFFLINE_AFTER_MS = 4000;
 const BLOCKED_AFTER = 2;
 const TOO_SLOW = 4008;
 const STEADY_MS = 2000;
-const OPENS_WITHIN_MS = 5000;
+const OPENS_WITHIN_MS = 4000;
+const ANSWERS_WITHIN_MS = 4000; // in a network that swallows everything; the wait for the next try goes on meanwhile
 const SILENT_MS = 12_000; // the service says something every five seconds
 const SUSPICIOUS_MS = 7000;
 const TICK_MS = 1000;
@@ -17,16 +18,34 @@ export function delayMs(attempt, random) {
   return longest / 2 + (random * longest) / 2;
 }
 
-/** Feed `store` for as long as the page lives. `leave` is called when the service does not know the person any more. */
+/**
+ * Feed `store` for as long as the page lives. `leave` is called when the service does not know the person any more.
+ *
+ * While nobody answers, ordinary requests look for the service, and a websocket is tried when one was answered: a browser delays
+ * websockets by seconds after many that failed. A try takes its four seconds whether it is refused or unanswered, so a network
+ * that is back is noticed within them.
+ */
 export async function connect(store, leave) {
   const alarm = wakers();
   let failures = 0;
   let blocked = 0;
+  let lostAt = null;
+  const show = (retryAt) => store.setConnection(performance.now() - lostAt >= OFFLINE_AFTER_MS ? "offline" : "reconnecting", retryAt);
+  const rest = async (since) => {
+    const until = since + delayMs(failures, Math.random());
+    failures += 1;
+    show(until);
+    await alarm.sleep(Math.max(0, until - performance.now()));
+  };
   for (;;) {
+    const begun = performance.now();
     const { heard, steady, code } = await overSocket(store, alarm);
     if (steady) failures = 0; // one that breaks at once counts as a failure, or a service that closes every one would get no rest
     if (steady && code === TOO_SLOW) continue; // we were behind, which a snapshot mends and no wait
-    if (blocked < BLOCKED_AFTER) store.setConnection(failures >= OFFLINE_AFTER ? "offline" : "reconnecting");
+    if (steady) lostAt = null;
+    lostAt ??= performance.now();
+    if (blocked < BLOCKED_AFTER) show();
+    let since = heard ? performance.now() : begun;
     let status = await statusNow();
     blocked = !heard && status === 200 ? blocked + 1 : 0;
     if (blocked >= BLOCKED_AFTER) {
@@ -35,12 +54,15 @@ export async function connect(store, leave) {
       if (status === 200) continue; // and if that fails, too, we are back here at once
       blocked = BLOCKED_AFTER - 1;
       failures = 0;
+      lostAt = performance.now();
+    }
+    if (status !== 0 && status !== 401) await rest(since);
+    while (status === 0) {
+      await rest(since);
+      since = performance.now();
+      status = await statusNow();
     }
     if (status === 401) return leave();
-    const delay = delayMs(failures, Math.random());
-    failures += 1;
-    store.setConnection(failures >= OFFLINE_AFTER ? "offline" : "reconnecting", performance.now() + delay);
-    await alarm.sleep(delay);
   }
 }
 
@@ -127,10 +149,14 @@ function address(cursor) {
 
 /** How an ordinary request fares: its HTTP status, or 0. A refused upgrade does not tell its status to a script. */
 async function statusNow() {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), ANSWERS_WITHIN_MS);
   try {
-    const response = await fetch("/api/memory-dumps/status", { cache: "no-store", signal: AbortSignal.timeout(OPENS_WITHIN_MS) });
-    return response.status;
+    const { status } = await fetch("/api/memory-dumps/status", { cache: "no-store", signal: late.signal });
+    return status < 500 ? status : 0; // what a proxy says of a service that is away
   } catch {
     return 0; // the service is away, which says nothing about the session
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -117,6 +118,24 @@ def deafen(socket: WebSocketRoute, sockets: list[WebSocketRoute]) -> None:
     sockets.append(socket)
     if len(sockets) > 1:
         socket.connect_to_server()
+
+
+async def test_a_page_whose_requests_are_swallowed_says_so_and_comes_back(small_service: Service, window: OpenWindow) -> None:
+    visitor = await window(small_service)
+    await visitor.page.clock.install()
+    await visitor.page.reload()
+    await visitor.live()
+    dumps = int(await visitor.page.locator('#stats [data-field="dumps"]').inner_text())
+    small_service.process.send_signal(signal.SIGSTOP)  # the system accepts connections in its name, and nobody answers
+    try:
+        await visitor.page.clock.fast_forward(14_000)
+        await expect(visitor.page.locator("#connection")).to_have_attribute("data-connection", "offline")
+        await expect(visitor.page.locator("#stale-notice")).to_be_visible()
+    finally:
+        small_service.process.send_signal(signal.SIGCONT)
+    await visitor.live()
+    dump_elsewhere(small_service, ALPHA.name)
+    await expect(visitor.page.locator('#stats [data-field="dumps"]')).to_have_text(str(dumps + 1))
 
 
 async def test_who_is_logged_out_is_led_to_the_login_and_back_to_the_same_view(small_service: Service, window: OpenWindow) -> None:
