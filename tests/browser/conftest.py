@@ -26,6 +26,25 @@ from tests.nodes import SHUTOFF, Vm, node, numbered_uuid
 from tests.service import Service, running_service
 
 CHROMIUM = "/usr/bin/chromium"
+_TURNED_OFF = (
+    # By Playwright. Chromium heeds the last such list alone, so they stand here as well.
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable",
+    "LensOverlay",
+    "MediaRouter",
+    "PaintHolding",
+    "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "OptimizationHints",
+    "NetworkTimeServiceQuerying",
+    "AimEnabled",
+    "PreconnectToSearch",
+    # By us: what pops up below the address bar. These are two more pages to load for every window, and nobody types there.
+    "WebUIOmniboxPopup",
+    "WebUIOmniboxAimPopup",
+)
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -34,6 +53,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    f"--disable-features={','.join(_TURNED_OFF)}",
 )
 BROWSER_NAME = "MEMORY_DUMPS_TEST_BROWSER"
 """The browser's processes carry this name, not the test run's: they come and go with the session, not with a test."""
