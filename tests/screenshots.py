@@ -60,7 +60,7 @@ async def _take(browser: Browser, service: Service, states: dict[str, Bring], pi
                 await _shoot(on, f"{name}-{width}-{scheme}", width, scheme)
             await on.visitor.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
             await on.visitor.page.emulate_media(color_scheme="light")
-        await online_again(on)
+            await online_again(on)
 
 
 def _names(state: str, pieces: Sequence[str]) -> list[tuple[int, Scheme]]:

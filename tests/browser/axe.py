@@ -14,9 +14,9 @@ _TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
 
 _NAME = "axe-core.js"  # what the browser calls it in its errors
 _RUN = """
-async (runOnly) => {
+async (tags) => {
   for (const animation of document.getAnimations()) if (animation.effect?.getTiming().iterations !== Infinity) animation.finish();
-  const {violations} = await axe.run(document, {runOnly, resultTypes: ["violations"]});
+  const {violations} = await axe.run(document, {runOnly: tags, resultTypes: ["violations"]});
   const places = (nodes) => nodes.map(({target, failureSummary}) => [String(target), failureSummary]);
   return violations.map(({id, help, nodes}) => ({id, help, nodes: places(nodes)}));
 }
@@ -24,11 +24,11 @@ async (runOnly) => {
 """What slides in has arrived first: half transparent it has less contrast than anybody will see."""
 
 
-async def violations(page: Page, *rules: str) -> list[str]:
-    """What axe finds wrong, by ``rules`` alone if any are named: a line each, with where it is and what would mend it."""
+async def violations(page: Page) -> list[str]:
+    """What axe finds wrong: a line each, with where it is and what would mend it."""
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(f"{_source()}\n//# sourceURL={_NAME}")  # this way the page's content security policy has no say
-    found: list[dict[str, Any]] = await page.evaluate(_RUN, list(rules or _TAGS))
+    found: list[dict[str, Any]] = await page.evaluate(_RUN, list(_TAGS))
     return [
         f"{one['id']} ({one['help']}) at {target}: {' '.join(summary.split())}" for one in found for target, summary in one["nodes"]
     ]

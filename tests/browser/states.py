@@ -24,6 +24,13 @@ async () => {
   for (let one = 1; one <= 20; one++) notify(kinds[one % 4], `Sentence ${one} of a service that has much to say.`);
 }
 """
+LONG_WAITS_DO_NOT_END = """
+() => {
+  const {setTimeout} = window;
+  Math.random = () => 0.9;
+  window.setTimeout = (act, milliseconds, ...given) => milliseconds < 1000 ? setTimeout(act, milliseconds, ...given) : 0;
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,28 @@ async def ended(on: Watched) -> None:
         on.feed.say("job", job(number, phase))
         on.feed.say("activity", line(number))
     await expect(on.visitor.ended).to_have_count(3)
+
+
+async def sealed(on: Watched) -> None:
+    """Dumps that have just been sealed, one with a warning, beside one that runs; looked at, their cards stay."""
+    await on.go()
+    fell_back = ("vm-web-02 rewrites its memory faster than it can be read, so it was captured the paused way.",)
+    for number in (1, 2, 3):
+        on.feed.say("job", job(number))
+    await expect(on.visitor.running).to_have_count(3)
+    for number, warnings in ((1, ()), (2, fell_back)):
+        made = record(number)
+        on.feed.say("record", made)
+        on.feed.say("job", job(number, Phase.COMPLETED, dump_id=made.dump_id, warnings=warnings))
+    on.feed.send(progress(3, 0.4))
+    await on.visitor.page.locator(".result a").first.focus()
+    await expect(on.visitor.page.locator(".result")).to_have_count(2)
+
+
+async def no_vms(on: Watched) -> None:
+    await on.go()
+    on.feed.say("vms", [])
+    await expect(on.visitor.page.locator("#vms-empty")).to_be_visible()
 
 
 async def question(on: Watched) -> None:
@@ -163,17 +192,39 @@ async def menu(on: Watched) -> None:
     await expect(on.visitor.page.locator("#health")).to_be_visible()
 
 
+async def reconnecting(on: Watched) -> None:
+    """The next try comes in a second or two, and never does: longer waits do not end."""
+    await on.go()
+    await on.visitor.page.evaluate(LONG_WAITS_DO_NOT_END)
+    await lose(on)
+    await expect(on.visitor.page.locator("#connection")).to_contain_text("reconnecting · again in")
+
+
 async def offline(on: Watched) -> None:
     await on.go()
+    await lose(on)
+    await expect(on.visitor.page.locator("#connection")).to_have_attribute("data-connection", "offline")
+
+
+async def lose(on: Watched) -> None:
     on.feed.refusing = True
     on.visitor.expect_trouble("net::ERR_INTERNET_DISCONNECTED", "net::ERR_FAILED")
     await on.visitor.context.set_offline(True)
     await on.feed.hang_up()
-    await expect(on.visitor.page.locator("#connection")).to_have_attribute("data-connection", "offline")
+
+
+async def by_requests(on: Watched) -> None:
+    """Something on the way lets no websocket through; what the bar's signs open says so."""
+    await on.go()
+    on.feed.refusing = True
+    await on.feed.hang_up()
+    await expect(on.visitor.page.locator("#connection")).to_have_text("live by requests")
+    await on.visitor.page.locator("#signs").click()
+    await expect(on.visitor.page.locator("#health")).to_contain_text("blocks websockets")
 
 
 async def online_again(on: Watched) -> None:
-    """No state: the way back from ``offline``."""
+    """No state: the way back from those without a connection."""
     on.feed.refusing = False
     await on.visitor.context.set_offline(False)
 
@@ -207,6 +258,11 @@ async def login_refused(on: Watched) -> None:
     await expect(on.visitor.page.get_by_role("alert")).to_be_visible()
 
 
+async def logout(on: Watched) -> None:
+    await on.visitor.go("/logout")
+    await expect(on.visitor.page.get_by_role("heading", name="Log out")).to_be_visible()
+
+
 async def accounts(on: Watched) -> None:
     """Every form is open."""
     await on.visitor.go("/accounts")
@@ -228,12 +284,14 @@ async def audit(on: Watched) -> None:
 STATES: dict[str, Bring] = {
     "idle": idle,
     "running": running,
+    "sealed": sealed,
     "ended": ended,
     "question": question,
     "chosen": chosen,
     "toasts": toasts,
     "trouble": trouble,
     "strange-names": strange,
+    "no-vms": no_vms,
     "nothing-matches": nothing_matches,
     "details": details,
     "details-refused": details_refused,
@@ -248,9 +306,12 @@ STATES: dict[str, Bring] = {
     "audit": audit,
     "login": login,
     "login-refused": login_refused,
+    "logout": logout,
+    "by-requests": by_requests,
+    "reconnecting": reconnecting,
     "offline": offline,
 }
-"""``offline`` comes last: after it a window sees nothing but that."""
+"""After each of them ``online_again``, without which some leave a window that sees nothing more."""
 
 
 def details_link(visitor: Visitor) -> Locator:
