@@ -40,9 +40,10 @@ def look_up(connection: Connection, wanted: str) -> Guest:
     raw, domain = connection.find(wanted)
     if not domain.active:
         raise VmNotRunning(domain.name, domain.state)
-    if connection.qemu and connection.call(functools.partial(_has_job, raw)):
-        raise DomainBusy(domain.name, "not of this capture")
-    return Guest(connection, raw, domain)
+    guest = Guest(connection, raw, domain)
+    if connection.qemu:
+        guest.refuse_busy()
+    return guest
 
 
 class Guest:
@@ -128,6 +129,11 @@ class Guest:
         guests = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BALLOON, flags)
         return available_there(node, sum(said.get("balloon.rss", 0) for raw, said in guests if reading_allocates(raw.XMLDesc(0))))
 
+    def refuse_busy(self) -> None:
+        """Raises ``DomainBusy`` if libvirt works on it."""
+        if self.connection.call(functools.partial(_has_job, self.raw)):
+            raise DomainBusy(self.domain.name, "not of this capture")
+
     @property
     def ran(self) -> bool:
         """Whether the guest ran when it was looked up. One that was suspended is to stay so; one that crashed, too."""
@@ -146,8 +152,10 @@ class Guest:
     def downtime(self, where: Rendezvous, capture_id: str) -> Iterator[Callable[[int], None]]:
         """What lets the final stop of a migration take at most so many milliseconds; afterwards it is what it was before.
 
-        Raises ``DumpDirUnusable`` if the promise cannot be written down.
+        Raises ``DumpDirUnusable`` if the promise cannot be written down, ``DomainBusy`` if the guest is being migrated in
+        earnest since it was looked up: that is not to be hastened, or kept from its end.
         """
+        self.refuse_busy()
         uuid, number = self.domain.uuid, self.domain.id
         owed = self.connection.call(lambda: take_over(where, uuid, number))  # the value of now may be a dead capture's
         try:

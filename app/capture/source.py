@@ -162,8 +162,8 @@ class Stream:
             name = self._guest.domain.name
             if self._guest.gone():
                 raise GuestGone(
-                    f"{name} ended while its memory was being read, so there is no dump of it ({error}).",
-                    "If it was to run, look into its QEMU log; start it, then ask again.",
+                    f"{name} ended or was migrated away before its memory was read, so there is no dump of it ({error}).",
+                    "If it was to run here, look into its QEMU log; start it, then ask again.",
                 ) from error
             if not self.begun and _cannot_migrate(error.__cause__):
                 raise LiveNotPossible(f"{name} cannot be captured live: {error}", "The guest was not touched.") from error

@@ -69,15 +69,19 @@ class Scene:
 
     def assert_nothing_is_left(self) -> None:
         """No child, no FIFO, no partial file; every dump has its manifest; the guest runs, and libvirt answers."""
+        self.assert_no_file_is_left()
+        assert self.guest.name in self.virsh("list", "--name")
+        eventually(lambda: self.virsh("domstate", self.guest.name) == "running", f"{self.guest.name} runs")
+        eventually(lambda: not self.has_job(), "no job is left")
+
+    def assert_no_file_is_left(self) -> None:
+        """The same, of a guest that is not here any more."""
         assert not children_of(self.service.process.pid)
         for folder in (self.service.dump_dir, self.lab.folder / "run"):
             there = list(below(folder))
             assert not [path for path in there if path.name.endswith(PARTIAL) or stat.S_ISFIFO(path.lstat().st_mode)]
             assert not [path for path in there if path.name.startswith(".memdump-")]
         assert {manifest_path(dump) for dump in self.dumps()} == set(self.service.dump_dir.glob(f"*{MANIFEST}"))
-        assert self.guest.name in self.virsh("list", "--name")
-        eventually(lambda: self.virsh("domstate", self.guest.name) == "running", f"{self.guest.name} runs")
-        eventually(lambda: not self.has_job(), "no job is left")
 
     def assert_earlier_dump_is_intact(self) -> None:
         """Byte for byte."""
