@@ -99,11 +99,12 @@ class PrivateLibvirt:
                 domain.createWithFlags(0 if guest.boots else libvirt.VIR_DOMAIN_START_PAUSED)
 
     def save(self, name: str, image: Path) -> None:
-        """End a running guest, and keep its memory and its machine's state in the file ``image``."""
+        """End a running guest, and keep its memory and its machine's state in the file ``image``, and its console beside that."""
         kept = self.folder / f"{name}.saved"
         with self.connection() as connection:
             connection.lookupByName(name).save(str(kept))
         kept.chmod(0o644)  # for the user of the libvirt that restores it
+        shutil.copyfile(self._console(name), _console_beside(image))
         shutil.move(kept, image)
 
     def restore(self, guest: Guest, image: Path) -> None:
@@ -112,6 +113,8 @@ class PrivateLibvirt:
             domain.connect().restoreFlags(
                 str(image), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), libvirt.VIR_DOMAIN_SAVE_RUNNING
             )
+        with self._console(guest.name).open("r+b") as console:  # QEMU has it open, and a demo guest says no more after READY
+            console.write(_console_beside(image).read_bytes())
 
     @contextlib.contextmanager
     def _defined(self, guest: Guest) -> Iterator[libvirt.virDomain]:
@@ -128,7 +131,7 @@ class PrivateLibvirt:
 
     def wait_ready(self, name: str) -> None:
         """Until the guest has booted and filled its memory. Raises ``LabError`` if it ends before, or takes too long."""
-        console, deadline = self._guests / f"{name}.console", time.monotonic() + _READY_SEC
+        console, deadline = self._console(name), time.monotonic() + _READY_SEC
         with _ending(self.qemu_pid(name)) as ended:
             while f"READY {name}".encode() not in console.read_bytes():
                 gone, _, _ = select.select([ended], [], [], 0.05)
@@ -196,14 +199,21 @@ class PrivateLibvirt:
     def _guests(self) -> Path:
         return self.folder / "guests"
 
+    def _console(self, name: str) -> Path:
+        return self._guests / f"{name}.console"
+
     def _files_of(self, guest: Guest) -> GuestFiles:
         return GuestFiles(
             kernel=self.folder / "vmlinuz",
             initrd=self.folder / ("initrd-busy" if guest.busy else "initrd"),
             marker=self._guests / f"{guest.name}.marker",
-            console=self._guests / f"{guest.name}.console",
+            console=self._console(guest.name),
             disk=self._guests / f"{guest.name}.disk",
         )
+
+
+def _console_beside(image: Path) -> Path:
+    return image.with_name(f"{image.name}.console")
 
 
 def _make_folder(boot: Kernel, uid: int, gid: int) -> Path:
