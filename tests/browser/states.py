@@ -269,6 +269,13 @@ async def accounts(on: Watched) -> None:
     await on.visitor.page.evaluate("document.querySelectorAll('details').forEach((one) => one.setAttribute('open', ''))")
 
 
+async def removal(on: Watched) -> None:
+    """What asks before an account goes."""
+    await accounts(on)
+    await on.visitor.page.get_by_role("button", name="Remove admin").click()
+    await expect(on.visitor.page.get_by_role("dialog")).to_be_visible()
+
+
 async def tokens(on: Watched) -> None:
     """One was just made: its secret is shown."""
     await on.visitor.go("/tokens")
@@ -302,6 +309,7 @@ STATES: dict[str, Bring] = {
     "reference": reference,
     "problem": problem,
     "accounts": accounts,
+    "removal": removal,
     "tokens": tokens,
     "audit": audit,
     "login": login,

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.feed import Feed, hypervisor
+from tests.browser.feed import Feed, hypervisor, job, line, record, vm
 from tests.browser.keys import UNSEEN, focus_comes_to, tab_to
 from tests.browser.showcase import fill, showcase
 from tests.browser.states import STATES, Watched, idle, online_again
@@ -128,6 +128,25 @@ async def test_at_1280_pixels_an_administrator_sees_every_entry_beside_a_hypervi
     await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
 
 
+@pytest.mark.parametrize("width", [1280, 768, 360])
+async def test_a_vm_whose_name_has_200_letters_and_no_space_widens_nothing(on: Watched, width: int) -> None:
+    page, name = on.visitor.page, "n" * 200
+    await page.set_viewport_size({"width": width, "height": 900})
+    await STATES["idle"](on)
+    on.feed.say("vms", [vm(1, name="web"), vm(2)])
+    on.feed.say("job", job(1, dom="web"))
+    await expect(on.visitor.running).to_have_count(1)
+    before = await page.evaluate(WIDTHS)
+    on.feed.say("vms", [vm(1, name=name), vm(2)])
+    on.feed.say("job", job(1, dom=name))
+    on.feed.say("record", record(1, dom=name))
+    on.feed.say("activity", line(1, message=f"{name} was dumped.", dom=name))
+    await expect(on.visitor.records.first).to_contain_text(name)
+    assert await page.evaluate(WIDTHS) == before
+    assert await on.visitor.too_wide() == []
+    await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
+
+
 async def test_choosing_vms_moves_no_list_on_a_phone(on: Watched) -> None:
     page, vms = on.visitor.page, on.visitor.page.locator("#vms-list")
     await page.set_viewport_size({"width": 360, "height": 900})
@@ -213,6 +232,10 @@ async def chooses_dark(page: Page) -> None:
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
+WIDTHS = """
+() => [".panel", "#vms-list", "#vms-list > li:nth-child(2) *", "#jobs-list > li", ".records-table thead th"].map((parts) =>
+  [...document.querySelectorAll(parts)].map((one) => [one.getBoundingClientRect().x, one.getBoundingClientRect().width]))
+"""
 TOO_SMALL = """
 () => [...document.querySelectorAll("main :is(table, ul, ol) :is(a, button)")]
   .map((one) => [one.getBoundingClientRect(), one])

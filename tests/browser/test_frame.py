@@ -183,6 +183,9 @@ async def test_the_figures_and_the_activity_follow_a_dump_that_is_made_elsewhere
     await expect(field(stats, "last").locator("time")).to_have_attribute("title", re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"))
     await expect(visitor.activity).to_have_count(lines + 1)
     await expect(badge).to_have_text("1")
+    await page.set_viewport_size({"width": 900, "height": 320})
+    await expect(page.get_by_role("button", name="Menu, 1 new")).to_have_text("Menu 1")  # the entry is in it
+    await page.set_viewport_size({"width": 1280, "height": 320})
     newest = await visitor.activity.first.inner_text()
 
     await page.reload()

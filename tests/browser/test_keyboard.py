@@ -271,8 +271,8 @@ async def test_an_account_is_made_changed_and_removed(visitor: Visitor) -> None:
     await expect(account).to_be_visible()
     await tab_to(page, "[data-account=carol] summary")
     await press(page, "Space")
-    await tab_to(page, "[data-account=carol] [action$=remove] button")
-    await press(page, "Space")
+    await tab_to(page, "[data-account=carol] [popovertarget$=remove]")
+    await answers_the_question(page)
     await expect(account).to_have_count(0)
 
 
@@ -290,9 +290,27 @@ async def test_a_token_is_made_copied_and_revoked(visitor: Visitor) -> None:
     await tab_to(page, "[data-copy=secret]")
     await press(page, "Enter")
     await expect(page.locator("#said")).to_have_text("The token is in the clipboard.")
-    await tab_to(page, "[data-token] button")
-    await press(page, "Enter")
+    await tab_to(page, "[data-token] [popovertarget]")
+    await answers_the_question(page)
     await expect(token).to_have_count(0)
+
+
+async def answers_the_question(page: Page) -> None:
+    """At first with no, by two ways; each leads back to the button that asked."""
+    question, asks = (
+        page.locator("[popover]:popover-open"),
+        f"[popovertarget={await page.locator(':focus').get_attribute('popovertarget')}]",
+    )
+    for key in ("Escape", "Enter"):
+        await press(page, "Enter")
+        await focus_comes_to(page, "[popover] [autofocus]")
+        await press(page, key)
+        await expect(question).to_have_count(0)
+        await focus_comes_to(page, asks)
+    await press(page, "Space")
+    await focus_comes_to(page, "[popover] [autofocus]")
+    await tab_to(page, "[popover] [type=submit]", back=True)
+    await press(page, "Enter")
 
 
 async def choose(page: Page, selector: str, value: str) -> Locator:

@@ -16,7 +16,7 @@ from app.model import Manifest
 from app.records.index import RecordIndex
 from app.state import State
 from tests.browser.conftest import ALPHA, OpenWindow
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import Visitor, field
 from tests.faults.scene import memdump
 from tests.histories import SEC_NS, manifest_at
 from tests.nodes import node, numbered_uuid
@@ -89,6 +89,13 @@ async def test_plots_are_loaded_when_they_are_opened_and_say_what_the_records_sa
     await expect(plots(visitor).locator("canvas").first).to_be_hidden()
     await expect(plots(visitor).get_by_role("table").first).to_be_in_viewport()
     await visitor.page.get_by_role("switch", name="As tables").uncheck()
+    await visitor.page.emulate_media(media="print")
+    await expect(plots(visitor).locator("canvas").first).to_be_hidden()
+    for table in await plots(visitor).get_by_role("table").all():
+        printed = await table.bounding_box()
+        assert printed is not None
+        assert printed["width"] > 400
+    await visitor.page.emulate_media(media="screen")
 
     await visitor.page.get_by_label("Range").select_option("7 days")
     await expect(plots(visitor).get_by_role("rowheader")).to_have_count(7 + len(NAMES))
@@ -122,8 +129,13 @@ async def test_plots_that_do_not_come_say_so_and_those_that_came_follow_dumps_th
     await visitor.page.set_viewport_size({"width": 360, "height": 900})
     await visitor.until("(most) => document.querySelector('#plots canvas').clientWidth < most", "330")
     assert await visitor.width_of_overflow() == 0
+    dumps = plots(visitor).locator("[data-plot=dumps]")
+    await dumps.locator(".u-over").hover()
+    says = await field(dumps, "says").inner_text()
+    assert says.endswith(": 0")
     assert memdump(shelf.environment, ALPHA.name).returncode == 0
     await expect(visitor.page.locator("#plots-said")).to_contain_text(f"13 dumps of {len(NAMES) + 1} VMs")
+    await expect(field(dumps, "says")).to_have_text(says)  # of what lies under the pointer
 
 
 async def test_without_javascript_the_figures_are_a_link_away(shelf: Service, window: OpenWindow) -> None:

@@ -9,7 +9,7 @@ export function activityView() {
   const list = document.getElementById("activity-list");
   const empty = document.getElementById("activity-empty");
   const heading = document.getElementById("activity-heading");
-  const badge = document.getElementById("activity-badge");
+  const badges = document.querySelectorAll("[data-activity-badge]"); // at the entry, and at the menu that hides it
   const seen = memory();
   let inSight = false;
   let first = true;
@@ -18,9 +18,13 @@ export function activityView() {
   const count = () => {
     if (inSight && document.visibilityState === "visible" && lines.length > 0) seen.set(lines[0].at);
     const unseen = lines.filter((line) => line.at > (seen.get() ?? lines[0].at)).length;
-    setHidden(badge, unseen === 0);
-    setText(badge, unseen === 0 ? "" : unseen);
-    setAttribute(document.getElementById("activity-link"), "aria-label", unseen === 0 ? null : `Activity, ${unseen} new`);
+    for (const badge of badges) {
+      setHidden(badge, unseen === 0);
+      setText(badge, unseen === 0 ? "" : unseen);
+    }
+    const said = (name) => (unseen === 0 ? null : `${name}, ${unseen} new`);
+    setAttribute(document.getElementById("activity-link"), "aria-label", said("Activity"));
+    setAttribute(document.querySelector(".menu-button"), "aria-label", said("Menu"));
   };
   const see = (sight) => {
     inSight = sight;

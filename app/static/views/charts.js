@@ -40,11 +40,13 @@ function loaded(element) {
 export function columns(figure, days, measure, write) {
   const known = drawn.get(figure);
   if (!known) watch(figure);
+  const { left = -1, top = -1 } = known?.chart.cursor ?? {};
   known?.chart.destroy();
   const figures = [days.map(({ day }) => Date.parse(day) / 1000), days.map(measure)];
   const chart = new window.uPlot(options(figure, days, measure, write), figures, area(figure));
   drawn.set(figure, { chart, again: () => columns(figure, days, measure, write) });
   setText(field(figure, "says"), "");
+  chart.setCursor({ left, top }); // where the pointer still is, and says what it said
 }
 
 function options(figure, days, measure, write) {
