@@ -99,7 +99,7 @@ async def test_disk_that_fills_up_by_others_costs_no_dump_that_was_promised_its_
     async with scene.visit() as visit:
         with mounted(scene.service.dump_dir, "-t", "tmpfs", "-o", f"size={COLD.memory_mib * 2}m", "none"):
             async with visit.held("capturing", COLD, compression="none") as (job_id, _process):
-                _fill(scene.service.dump_dir / "of somebody else")
+                fill(scene.service.dump_dir / "of somebody else")
             assert (await visit.end_of(job_id))["phase"] == "completed"
             (scene.service.dump_dir / "of somebody else").unlink()
             scene.assert_nothing_is_left()
@@ -115,7 +115,7 @@ async def _assert_fails_untouched(visit: Visit, code: str) -> Message:
     return job
 
 
-def _fill(path: Path) -> None:
+def fill(path: Path) -> None:
     """Write until nothing more fits."""
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while file.write(bytes(1 << 20)):

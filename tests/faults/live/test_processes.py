@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from demo import Guest, PrivateLibvirt
+from demo import Guest, PrivateLibvirt, Shape
 from tests.contract.speech import JOBS
 from tests.faults.by_hand import by_hand
 from tests.faults.conftest import IDLE, add_running
 from tests.faults.live.support import DOWNTIME_MS, assert_all_is_well, downtime_ms, promises_are_kept
 from tests.faults.processes import PATIENCE_SEC, Process, eventually
-from tests.faults.scene import PHASES, Scene, capture_process, staged
-from tests.faults.test_dump_dir import SLACK_BYTES, mounted
+from tests.faults.scene import PHASES, Scene, Visit, capture_process, staged
+from tests.faults.test_dump_dir import SLACK_BYTES, fill, mounted
 from tests.qemu.listener import hearing
+
+MUCH_VIDEO = Guest(name="vm-video-01", memory_mib=128, boots=False, shape=Shape(video="qxl"))
+"""It has as much memory for its screen as for the rest."""
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -84,6 +88,44 @@ async def test_no_room_for_the_spool_is_told_before_the_guest_is_touched(tmp_pat
                 assert listener.heard() == []
                 assert list(scene.service.dump_dir.iterdir()) == []
             await visit.assert_all_is_well()
+            await visit.assert_dump_succeeds()
+
+
+async def test_disk_that_fills_up_by_others_costs_no_live_dump_whose_spool_was_promised_its_room(
+    tmp_path: Path, own_lab: PrivateLibvirt
+) -> None:
+    async with _spool_on_small_disk(tmp_path, own_lab, IDLE) as visit:
+        async with visit.held("capturing") as (job_id, process):
+            eventually(lambda: _has_file_without_name(process.pid), "the spool is on disk")
+            fill(visit.scene.service.dump_dir / "of somebody else")
+        job = await visit.end_of(job_id)
+        assert (job["phase"], job["error"], job["warnings"]) == ("completed", None, [])
+        visit.scene.assert_nothing_is_left()
+
+
+async def test_disk_that_is_full_in_mid_capture_ends_it_and_leaves_nothing(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
+    """What the guest has beside its memory comes to light when QEMU lists it, and is more than was foreseen."""
+    async with _spool_on_small_disk(tmp_path, own_lab, MUCH_VIDEO) as visit:
+        job_id = await visit.start()
+        assert await visit.reaches(job_id, "capturing") == "capturing"
+        job = await visit.end_of(job_id)
+        assert (job["phase"], job["error"]["code"]) == ("failed", "no-space")
+        await visit.assert_told(job, "no-space")
+        assert list(visit.scene.service.dump_dir.iterdir()) == []
+        visit.scene.assert_nothing_is_left()
+        eventually(lambda: promises_are_kept(visit.scene), "the downtime is put back")
+
+
+@contextlib.asynccontextmanager
+async def _spool_on_small_disk(folder: Path, lab: PrivateLibvirt, guest: Guest) -> AsyncIterator[Visit]:
+    """A disk with room for a dump of ``guest`` and for its spool, as both are foreseen, and for little more."""
+    add_running(lab, guest)
+    foreseen = 2 * (guest.memory_mib << 20) + (guest.memory_mib << 12) + 2 * SLACK_BYTES
+    with staged(folder, lab, guest, MEMDUMP_MODE="live", MEMDUMP_SPOOL_MEMORY="1M") as scene:
+        scene.virsh("migrate-setmaxdowntime", guest.name, str(DOWNTIME_MS))
+        async with scene.visit() as visit:
+            with mounted(scene.service.dump_dir, "-t", "tmpfs", "-o", f"size={foreseen + (16 << 20)}", "none"):
+                yield visit
             await visit.assert_dump_succeeds()
 
 
