@@ -14,7 +14,7 @@ from tests.lab import add_ready
 from tests.qemu.listener import hearing
 from tests.qemu.outside import memdump
 
-UEFI = Guest(name="vm-uefi-01", vmid="108", shape=Shape(ovmf=True))
+UEFI = Guest(name="vm-uefi-01", vmid="108", shape=Shape(ovmf=True, room_mib=128))
 """Firmware of its own, which the rules do not know."""
 
 VIRTIO_MEM = """
@@ -34,6 +34,9 @@ class Growing(Guest):
 GROWING = Growing(name="vm-grows-01", vmid="109", memory_mib=256, boots=False, shape=Shape(room_mib=1024))
 
 
+DIMM = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>"
+
+
 @pytest.mark.timeout(120)
 def test_guest_is_stopped_for_its_headers_once_in_each_run(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
     add_ready(own_lab, UEFI)
@@ -43,6 +46,11 @@ def test_guest_is_stopped_for_its_headers_once_in_each_run(own_lab: PrivateLibvi
     assert "QEMU was asked where the memory lies" in " ".join(first["warnings"])
     assert len(second["guest_pauses_ms"]) == 1
     assert second["warnings"] == []
+    with own_lab.connection() as connection:
+        connection.lookupByName(UEFI.name).attachDevice(DIMM)
+    plugged = memdump(own_lab, tmp_path, UEFI, "--mode=live").manifest  # what is known of it is not true any more
+    assert len(plugged["guest_pauses_ms"]) == 2
+    assert plugged["raw_size_bytes"] > second["raw_size_bytes"] + (128 << 20)
     with own_lab.connection() as connection:
         connection.lookupByName(UEFI.name).destroy()
         connection.lookupByName(UEFI.name).create()
