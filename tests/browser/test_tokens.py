@@ -25,5 +25,5 @@ async def test_a_new_token_is_copied_opens_the_api_and_is_never_shown_again(smal
     async with aiohttp.ClientSession(small_service.url, headers={"Authorization": f"Bearer {token}"}) as program:
         assert (await program.get("/api/memory-dumps/stats")).status == 200
     await visitor.go("/tokens")
-    await expect(page.get_by_text("nightly")).to_be_visible()
+    await expect(page.get_by_role("heading", name="nightly")).to_be_visible()
     assert token not in await page.content()
