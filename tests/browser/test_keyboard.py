@@ -151,6 +151,7 @@ async def test_the_switches_and_what_came_meanwhile(shown: Service, visitor: Vis
     await tab_to(page, "#auto-refresh", back=True)
     await press(page, "Space")
     assert memdump(shown.environment, "vpn-01").returncode == 0
+    await expect(news).to_be_visible()
     await expect(news).to_have_text("1 new")
     await tab_to(page, "#records-news", back=True)
     await press(page, "Enter")
