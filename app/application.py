@@ -8,7 +8,6 @@ from app.access.keeping import Keeping
 from app.foundation import Foundation
 from app.parts import Parts
 from app.web import address, bodies, deeds, envelope, errors, guard, keys, live, longrequest, oidcpages, requests, routes, templates
-from app.web.assets import Assets
 from app.web.names import OwnNames
 from app.web.proxy import Proxies
 
@@ -27,7 +26,6 @@ def create_app(foundation: Foundation) -> web.Application:
         ],
         client_max_size=requests.MAX_BODY_BYTES,
     )
-    assets = Assets.read()
     app[keys.SETTINGS] = foundation.settings
     app[keys.OWN_NAMES] = OwnNames.of(foundation.settings.public_urls, tls=foundation.settings.tls)
     app[keys.PROXIES] = Proxies(foundation.settings)
@@ -37,8 +35,7 @@ def create_app(foundation: Foundation) -> web.Application:
 
         app[oidcpages.PROVIDER] = Provider(foundation.settings.oidc)
     app[keys.KEEPING] = Keeping(foundation.state, foundation.access.passwords)
-    app[keys.ASSETS] = assets
-    templates.set_up(app, assets, foundation.settings)
+    templates.set_up(app, foundation.settings)
     live.set_up(app)
     longrequest.set_up(app)
     routes.add_to(app)

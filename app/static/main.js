@@ -2,20 +2,21 @@
 
 import { connect } from "./connection.js";
 import { createStore, endedBadly, isActive } from "./store.js";
-import { activityView } from "./views/activity.js";
+import { activityView, readLines } from "./views/activity.js";
 import { alarmsView } from "./views/alarms.js";
 import { barView } from "./views/bar.js";
 import { controlView } from "./views/control.js";
 import { doorsView } from "./views/doors.js";
-import { onFirstTouch } from "./views/load.js";
+import { load, onFirstTouch } from "./views/load.js";
 import { notify } from "./views/notify.js";
-import { recordsView } from "./views/records.js";
+import { recordsView, takeRows } from "./views/records.js";
 import { statsView } from "./views/stats.js";
 
 const FRESHEN_MS = 15_000; // "4 min ago" grows old by itself
 const UNREACHABLE = "The service cannot be reached. Nothing was asked of it; try again when the page is live.";
 
-const store = createStore(JSON.parse(document.getElementById("snapshot").textContent));
+const { rows, ...seed } = JSON.parse(document.getElementById("seed").textContent);
+const store = createStore({ ...seed, records: [...takeRows(rows), ...seed.records], activity: readLines() });
 const leave = () => window.location.assign(`/login?next=${encodeURIComponent(window.location.pathname + window.location.search)}`);
 const actions = lateActions();
 const views = [barView(), statsView(), alarmsView(), controlView(store, actions, notify), lateJobsView(), recordsView(store, notify, leave), activityView(), doorsView(store, notify, leave)];
@@ -59,22 +60,24 @@ function lateJobsView() {
   const begun = new Set(); // ids of jobs that ran while it was loaded, and whose end is news
   let view = null;
   let loading = false;
-  const load = async () => {
+  const come = async () => {
+    if (loading || view) return;
     loading = true;
     try {
-      const { jobsView } = await import("./views/jobs.js");
-      view ??= jobsView(store, actions, notify, begun);
+      const place = document.getElementById("job-template") ? null : document.body; // with dumps that run, the page brings it
+      const { jobsView } = await load("jobs", "cards", place);
+      view = jobsView(store, actions, notify, begun);
       drawSoon();
     } catch (error) {
       console.warn(error); // tried again with the next change
     }
     loading = false;
   };
-  onFirstTouch(load);
+  onFirstTouch(come);
   return (state) => {
     if (view) return view(state);
     for (const job of state.jobs) if (isActive(job)) begun.add(job.job_id);
-    if (!loading && (begun.size > 0 || endedBadly(state).length > 0)) load();
+    if (begun.size > 0 || endedBadly(state).length > 0) come();
   };
 }
 

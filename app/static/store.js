@@ -45,7 +45,8 @@ export function createStore(snapshot) {
 
   const takeSnapshot = (message) => {
     takeTime(message);
-    for (const name of ["hypervisor", "history", "room", "vms", "jobs", "stats", "records", "activity"]) state[name] = message[name];
+    for (const name of ["hypervisor", "history", "room", "vms", "jobs", "stats", "activity"]) state[name] = message[name];
+    state.records = newest(message.records);
     state.awaited.clear();
     forgetEnded(state);
   };
@@ -76,7 +77,7 @@ export function createStore(snapshot) {
     },
     record: (message) => {
       const others = state.records.filter((record) => record.dump_id !== message.record.dump_id);
-      state.records = [message.record, ...others].sort(newestFirst).slice(0, NEWEST.records);
+      state.records = newest([message.record, ...others]);
     },
     activity: (message) => {
       state.activity = [message.activity, ...state.activity].slice(0, NEWEST.activity);
@@ -212,9 +213,10 @@ function withProgress(jobs, message) {
 }
 
 /** By the start of the capture, which is not the order in which records come: a small guest overtakes a large one. */
-function newestFirst(one, other) {
-  const [key, otherKey] = [one, other].map((record) => `${record.timestamp} ${record.dump_id}`);
-  return key < otherKey ? 1 : key > otherKey ? -1 : 0;
+function newest(records) {
+  const key = (record) => `${record.timestamp} ${record.dump_id}`;
+  const newestFirst = (one, other) => (key(one) < key(other) ? 1 : key(one) > key(other) ? -1 : 0);
+  return records.toSorted(newestFirst).slice(0, NEWEST.records);
 }
 
 function forgetEnded(state) {

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 STATIC = Path(__file__).resolve().parent.parent / "static"
 
@@ -20,12 +21,16 @@ _TYPES = {
     ".css": "text/css",
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
+    ".html": "text/html",
     ".json": "application/json",
     ".txt": "text/plain",
 }
 
-_COMMENT = re.compile(rb"[ \t]*/\*(?!!).*?\*/", re.DOTALL)
-"""Of a style sheet: for who writes it, not for every visitor. One that begins with ``/*!``, a licence, stays."""
+_FOLDER_OF_OTHERS = "vendor"
+_IN_A_SHEET = re.compile(rb'("[^"]*")|/\*.*?\*/\s*|\s*([{};])\s*|([,:])\s+|\s+', re.DOTALL)
+_BEFORE_A_LINE = re.compile(rb"^(?:\s+|//.*\n|/\*(?:[^*]|\*(?!/))*\*/[ \t]*\n)+", re.MULTILINE)
+"""Comments and indentation are for who writes a file, not for every visitor. In a module nothing but whole lines of comment is
+taken away, and what stands before a line: no text of ours goes over several lines, and a test sees to that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,11 @@ class Assets:
         self.tag = _tag(all_of_them.encode())
 
     @classmethod
-    def read(cls, folder: Path = STATIC) -> Assets:
-        """Read every file below ``folder`` (a few hundred KiB). Blocks; for the start."""
-        return cls({path.relative_to(folder).as_posix(): _read(path) for path in sorted(folder.rglob("*")) if path.is_file()})
+    def read(cls, folder: Path = STATIC, made: Mapping[str, str] = MappingProxyType({})) -> Assets:
+        """Read every file below ``folder`` (a few hundred KiB). Blocks; for the start. ``made`` are further ones, as text."""
+        paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+        found = {path.as_posix(): _asset(path, (folder / path).read_bytes()) for path in paths}
+        return cls(found | {path: _asset(Path(path), text.encode()) for path, text in made.items()})
 
     def get(self, path: str) -> Asset | None:
         """The file at ``path``: a look into a table, so there is no way out of the folder."""
@@ -61,12 +68,18 @@ class Assets:
         return f"/static/{self.tag}/{path}"
 
 
-def _read(path: Path) -> Asset:
-    body = path.read_bytes()
-    if path.suffix == ".css":
-        body = _COMMENT.sub(b"", body)
+def _asset(path: Path, body: bytes) -> Asset:
+    if path.parts[0] != _FOLDER_OF_OTHERS:
+        body = _dense(path.suffix, body)
     content_type = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return Asset(body, content_type, _tag(body))
+
+
+def _dense(suffix: str, body: bytes) -> bytes:
+    """A file of ours without what only its writers need."""
+    if suffix == ".css":
+        return _IN_A_SHEET.sub(lambda found: found[1] or found[2] or found[3] or (b" " if found[0].isspace() else b""), body)
+    return _BEFORE_A_LINE.sub(b"", body) if suffix == ".js" else body
 
 
 def _tag(content: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
+import msgspec
 from aiohttp import web
 from msgspec import Meta
 
@@ -15,6 +16,7 @@ from app.web.errors import ProblemError
 from app.web.guard import SESSION_COOKIE
 from app.web.listing import LIMITS, listing_of
 from app.web.requests import Query
+from app.web.seed import seed_of, shown_jobs
 from app.web.sight import Sight
 from app.web.templates import render_page
 
@@ -52,12 +54,13 @@ async def memory_dumps(request: web.Request) -> web.StreamResponse:
     sight = Sight(request)
     view = (await sight.feed()).view.snapshot()
     listing = await listing_of(request.query, sight, view)
+    snapshot = msgspec.structs.replace(view.message, jobs=tuple(shown_jobs(view.message.jobs)))
     context: dict[str, Any] = {
         "page": "memory-dumps",
         "listing": listing,
         "limits": LIMITS,
-        "snapshot": view.message,
-        "snapshot_json": view.encoded.replace("<", "\\u003c"),
+        "snapshot": snapshot,
+        "seed": seed_of(snapshot, listing.records),
     }
     return render_page(request, "memory_dumps.html", context)
 

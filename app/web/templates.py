@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import aiohttp_jinja2
 import jinja2
 from aiohttp import web
+from jinja2.ext import Extension
 
 from app import __version__
 from app.config import Settings
@@ -17,13 +19,23 @@ from app.web import keys
 from app.web.assets import Assets
 from app.web.sight import Sight
 
+_INDENTATION = re.compile(r"\n\s+")
+
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
 
-def set_up(app: web.Application, assets: Assets, settings: Settings) -> None:
-    """Give ``app`` its templates, all read and compiled now: no page waits for the disk later.
+class Dense(Extension):
+    """Indentation is for who writes a template, not for every visitor."""
 
-    Every page sees those ``settings`` that a page may show; a secret is not among them.
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return _INDENTATION.sub("\n", source)
+
+
+def set_up(app: web.Application, settings: Settings) -> None:
+    """Give ``app`` its templates and its static files, all read and compiled now: no page waits for the disk later.
+
+    What is below ``parts/`` is markup that comes when it is needed, the same for everybody: static files, too. Every page sees
+    those ``settings`` that a page may show; a secret is not among them.
     """
     filters: dict[str, Callable[..., str]] = {
         "bytes": bytes_text,
@@ -38,10 +50,15 @@ def set_up(app: web.Application, assets: Assets, settings: Settings) -> None:
         undefined=jinja2.StrictUndefined,
         auto_reload=False,
         filters=filters,
+        extensions=[Dense],
     )
     names = ("mode", "compression", "max_pause_ms", "fallback_pause_ms", "max_concurrent_dumps", "auth", "nav")
     shown = {"oidc_issuer": settings.oidc.issuer, **{name: getattr(settings, name) for name in names}}
-    environment.globals.update(asset=assets.url, version=__version__, settings=shown)
+    environment.globals.update(version=__version__, settings=shown)
+    parts = environment.list_templates(filter_func=lambda name: name.startswith("parts/"))
+    assets = Assets.read(made={name: environment.get_template(name).render() for name in parts})
+    environment.globals.update(asset=assets.url)
+    app[keys.ASSETS] = assets
     for name in environment.list_templates():
         environment.get_template(name)
 

@@ -156,7 +156,7 @@ class Visitor:
 
     @property
     def records(self) -> Locator:
-        return self.page.locator("#records-table [data-dump-id]")
+        return self.page.locator("#records-rows > tr")
 
     @property
     def activity(self) -> Locator:

@@ -47,6 +47,15 @@ export function activityView() {
   };
 }
 
+/** The lines that the server wrote. */
+export function readLines() {
+  return [...document.getElementById("activity-list").children].map((item) => ({
+    ...item.dataset,
+    at: item.querySelector("time").dateTime,
+    message: item.lastElementChild.textContent,
+  }));
+}
+
 /** The time of the newest line that was looked at, the same for all tabs. */
 function memory() {
   let kept = null;

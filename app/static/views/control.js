@@ -2,7 +2,7 @@
 
 import { bytes, far, when } from "../format.js";
 import { activeJobs, dumpableVms, isPending } from "../store.js";
-import { clone, field, keyed, setAttribute, setDisabled, setHidden, setLines, setMoment, setText } from "./dom.js";
+import { clone, field, keyed, mark, setAttribute, setDisabled, setHidden, setLines, setMoment, setText } from "./dom.js";
 
 const WELL = ["connected", "connecting"];
 
@@ -56,7 +56,11 @@ export function controlView(store, actions, notify) {
   dump.addEventListener("click", () => start({ vm_ids: chosen(store.state).map((vm) => vm.uuid) }));
   all.addEventListener("click", () => (!options || options.read()) && load("./question.js", ask));
   door.addEventListener("toggle", () => !options && door.open && load("./options.js", (module) => (options = module.createOptions(door))));
-  for (const row of list.children) rows.set(row.dataset.vmUuid, { row });
+  const [model] = part("vm-template").content.children;
+  for (const row of list.children) {
+    mark(row, model);
+    rows.set(row.dataset.vmUuid, { row });
+  }
 
   const fill = (vm, job, state) => {
     const known = rows.get(vm.uuid);

@@ -63,6 +63,12 @@ export function clone(templateId) {
   return document.getElementById(templateId).content.firstElementChild.cloneNode(true);
 }
 
+/** Give `element`, which has the same parts as `model`, the attributes that only that has. */
+export function mark(element, model) {
+  for (const { name, value } of model.attributes) if (!element.hasAttribute(name)) element.setAttribute(name, value);
+  for (const [place, child] of [...element.children].entries()) mark(child, model.children[place]);
+}
+
 /**
  * Make the children of `container` that carry `attribute` be `items`, in that order. What is there already stays the
  * same element, so that focus, selection and transitions live on; if the focused one goes, focus goes to `heir`.

@@ -5,16 +5,29 @@ export function onFirstTouch(act) {
   for (const touch of ["pointerdown", "keydown"]) addEventListener(touch, () => act().catch(() => {}), { once: true, passive: true });
 }
 
-/** The module `views/<name>.js`, once the style of what it shows is there, too. */
-export async function load(name, style) {
-  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL(`../css/${style}.css`, import.meta.url) });
-  const [module] = await Promise.all([
-    import(`./${name}.js`),
-    new Promise((resolve, reject) => {
-      link.addEventListener("load", resolve);
-      link.addEventListener("error", () => reject(new Error(`${style}.css could not be loaded`)));
-      document.head.append(link);
-    }),
-  ]);
+/** The module `views/<name>.js`, once the style of what it shows is there, too; and in `place` its markup, where that comes later. */
+export async function load(name, style, place = null) {
+  const [module, markup] = await Promise.all([import(`./${name}.js`), place ? textOf(`../parts/${name}.html`) : "", styled(`../css/${style}.css`)]);
+  place?.insertAdjacentHTML("beforeend", markup);
   return module;
+}
+
+async function textOf(path) {
+  const answer = await fetch(new URL(path, import.meta.url));
+  if (!answer.ok) throw new Error(`${path} could not be loaded: HTTP status ${answer.status}`);
+  return answer.text();
+}
+
+function styled(path) {
+  const { href, pathname } = new URL(path, import.meta.url);
+  if (document.querySelector(`link[rel="stylesheet"][href="${pathname}"]`)) return null;
+  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href });
+  return new Promise((resolve, reject) => {
+    link.addEventListener("load", resolve);
+    link.addEventListener("error", () => {
+      link.remove();
+      reject(new Error(`${path} could not be loaded`));
+    });
+    document.head.append(link);
+  });
 }

@@ -3,7 +3,7 @@
 import { createHistory, format, isFiltered, parse, withoutFilters } from "../address.js";
 import { bytes, duration, pause, short, when } from "../format.js";
 import { createList, news, pagesOf } from "../list.js";
-import { clone, field, keyed, setAttribute, setHidden, setMoment, setNotice, setText } from "./dom.js";
+import { clone, field, keyed, mark, setAttribute, setHidden, setMoment, setNotice, setText } from "./dom.js";
 import { createAutoRefresh, createFilters, setLink } from "./filters.js";
 
 export function recordsView(store, notify, leave) {
@@ -48,7 +48,7 @@ export function recordsView(store, notify, leave) {
       if (link.closest("#chips, #records-none")) heading.focus({ preventScroll: true }); // the link goes
       go(parse(new URL(link.href).search), "push");
     }
-    const button = event.target.closest('[data-action="copy"]');
+    const button = event.target.closest('[data-field="copy"]');
     if (button) copyHash(button, notify);
   });
   newsButton.addEventListener("click", () => {
@@ -135,6 +135,39 @@ function drawPages({ view, latest: { count } }) {
   return where;
 }
 
+/** The records of the rows that the server wrote, which become as the script's own. `rests`: what else is known of each. */
+export function takeRows(rests) {
+  const view = parse(location.search);
+  const [model] = document.getElementById("record-template").content.children;
+  return [...document.getElementById("records-rows").rows].map((row, place) => {
+    mark(row, model);
+    const record = read(row, rests[place]);
+    row.dataset.dumpId = record.dump_id;
+    fill(row, record, view);
+    return record;
+  });
+}
+
+/** What `fill` has to be given, and the server was, to write this row. */
+function read(row, [mode, duration_sec, guest_pause_ms, raw_size_bytes, gzip_size_bytes]) {
+  const text = (name) => field(row, name).textContent.replace(/^–$/, "");
+  return {
+    dump_id: field(row, "view").pathname.split("/").at(-1),
+    timestamp: field(row, "time").firstElementChild.dateTime,
+    dom: field(row, "dom").textContent,
+    vmid: text("vmid"),
+    mode,
+    sha256: field(row, "sha256").title,
+    dump_path: text("path"),
+    warnings: field(row, "warnings")?.title.split("\n") ?? [],
+    versions: { memory_dumps: mode },
+    duration_sec,
+    guest_pause_ms,
+    raw_size_bytes,
+    gzip_size_bytes,
+  };
+}
+
 function drawRows(rows, { view, shown }, heir, shine) {
   keyed(rows, {
     items: shown.records,
@@ -158,8 +191,7 @@ function fill(row, record, view) {
   setText(field(row, "vmid"), record.vmid || "–");
   setMoment(field(row, "time"), record.timestamp, when(record.timestamp));
   setText(field(row, "duration"), duration(record.duration_sec));
-  setText(field(row, "mode"), own ? record.mode : "–");
-  setText(field(row, "pause"), pause(own ? record.guest_pause_ms : null));
+  setText(field(row, "how"), `${own ? record.mode : "–"}, pause ${pause(own ? record.guest_pause_ms : null)}`);
   setText(field(row, "size"), bytes((view.sizes === "stored" ? record.gzip_size_bytes : record.raw_size_bytes) || null));
   const hash = field(row, "sha256");
   if (!record.sha256 || hash.textContent !== record.sha256) setText(hash, short(record.sha256) || "–"); // whole where copying was refused
@@ -167,7 +199,7 @@ function fill(row, record, view) {
   setText(field(row, "path"), record.dump_path || "–");
   setAttribute(field(row, "view"), "href", format(view, `/memory-dumps/${record.dump_id}`));
   setAttribute(field(row, "view"), "aria-label", `View dump of ${record.dom}`);
-  const copy = row.querySelector('[data-action="copy"]');
+  const copy = field(row, "copy");
   setAttribute(copy, "aria-label", `Copy hash of the dump of ${record.dom}`);
   setHidden(copy, !record.sha256);
   fillWarnings(field(row, "warnings"), record.warnings);
