@@ -1,39 +1,14 @@
 // A page of the list of records: asked for, kept, and followed when there are more. Touches no DOM.
 
 import { filtersOf, isFiltered, isFirst, isNewest } from "./address.js";
-import { askJson } from "./ask.js";
 
 export const RECORDS = "/api/memory-dumps/records";
 const SOON_MS = 300;
 const AGAIN_MS = 5000;
-const TRIES = 3;
 
 /** How many pages there are; the first one is there even if it is empty. */
 export function pagesOf(count, limit) {
   return Math.max(1, Math.ceil(count / limit));
-}
-
-/**
- * How to ask for the page of `view`. `known` is the page before: from there it is a step for the service, and from the other end
- * of the list it is not far to a late page, where to skip half a million records would be.
- */
-export function planOf(view, known) {
-  const query = filtersOf(view);
-  const near = known?.key === keyOf(view) ? known : null;
-  const begin = (view.page - 1) * view.limit;
-  if (near?.next && view.page === near.page + 1) {
-    query.set("cursor", near.next);
-  } else if (near && begin < near.count && begin * 2 > near.count) {
-    const end = Math.min(begin + view.limit, near.count);
-    query.set("order", view.order === "asc" ? "desc" : "asc");
-    query.set("offset", near.count - end);
-    query.set("limit", end - begin);
-    return { query, reversed: true, count: near.count };
-  } else if (begin > 0) {
-    query.set("offset", begin);
-  }
-  query.set("limit", view.limit);
-  return { query, reversed: false, count: null };
 }
 
 /** What has to be the same for a page to be near another one. */
@@ -41,26 +16,11 @@ export function keyOf(view) {
   return `${filtersOf(view)} ${view.limit}`;
 }
 
-/** The page of `view`, or the last one if there are not so many. Throws what `ask` throws. */
-export async function pageOf(view, known, ask, signal) {
-  for (let left = TRIES; ; left -= 1) {
-    const { query, reversed, count: supposed } = planOf(view, left > 0 ? known : null);
-    const { records, count, next_cursor: next } = await ask(`${RECORDS}?${query}`, signal);
-    const pages = pagesOf(count, view.limit);
-    if (left > 0 && (view.page > pages || (reversed && count !== supposed))) {
-      view = { ...view, page: Math.min(view.page, pages) };
-      known = { key: keyOf(view), page: 0, count, next: null };
-    } else {
-      return { view, records: reversed ? records.toReversed() : records, count, next: reversed ? null : next };
-    }
-  }
-}
-
 /**
  * The list at `view`. `told` is called when it changed by itself. `shown` is what is to be seen, `latest` what is known: with
  * `accept`, the one becomes the other.
  */
-export function createList(first, told, leave, ask = askJson) {
+export function createList(first, told, leave, ask = askLate) {
   let asking = new AbortController();
   let following = new AbortController();
   let timer = null;
@@ -85,10 +45,12 @@ export function createList(first, told, leave, ask = askJson) {
     }
     const { signal } = asking;
     const asked = seen;
+    const { view } = list;
     list.busy = true;
     told();
     try {
-      const page = await pageOf(list.view, known, ask, signal);
+      const { pageOf } = await pagesModule();
+      const page = await pageOf(view, known, ask, signal);
       signal.throwIfAborted();
       take({ ...page, view: { ...list.view, page: page.view.page } });
       if (asked !== seen) catchUp();
@@ -174,6 +136,21 @@ export function createList(first, told, leave, ask = askJson) {
   }
 
   return list;
+}
+
+/** How to ask for a page: loaded with the first one, for what the page begins with is there and what is new comes by itself. */
+export async function pagesModule() {
+  try {
+    return await import("./pages.js");
+  } catch (error) {
+    console.warn(error);
+    throw new Error("The service cannot be reached. Look whether it runs and whether the network is up, then try again.");
+  }
+}
+
+async function askLate(path, signal) {
+  const { askJson } = await pagesModule();
+  return askJson(path, signal);
 }
 
 /** How many records `latest` has that `shown` has not: those on the page, or as many as there are more. */

@@ -27,10 +27,11 @@ _TYPES = {
 }
 
 _FOLDER_OF_OTHERS = "vendor"
-_IN_A_SHEET = re.compile(rb'("[^"]*")|/\*.*?\*/\s*|\s*([{};])\s*|([,:])\s+|\s+', re.DOTALL)
-_BEFORE_A_LINE = re.compile(rb"^(?:\s+|//.*\n|/\*(?:[^*]|\*(?!/))*\*/[ \t]*\n)+", re.MULTILINE)
-"""Comments and indentation are for who writes a file, not for every visitor. In a module nothing but whole lines of comment is
-taken away, and what stands before a line: no text of ours goes over several lines, and a test sees to that."""
+_IN_A_SHEET = re.compile(rb'("[^"]*")|/\*.*?\*/\s*|\s*(?:;\s*(?=\}))?([{};])\s*|([,:])\s+|\s+', re.DOTALL)
+_IN_A_MODULE = re.compile(rb"^(?:\s+|//.*\n|/\*(?:[^*]|\*(?!/))*\*/[ \t]*\n)+|(?<=[;,{}()]) // [^\"'`\n]*$", re.MULTILINE)
+"""Comments and indentation are for who writes a file, not for every visitor. In a module nothing is taken away but what stands
+before a line, whole lines of comment, and a comment at the end of one that has no quotation mark: it could be the end of a text. No text
+of ours goes over several lines, and a test sees to that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def _dense(suffix: str, body: bytes) -> bytes:
     """A file of ours without what only its writers need."""
     if suffix == ".css":
         return _IN_A_SHEET.sub(lambda found: found[1] or found[2] or found[3] or (b" " if found[0].isspace() else b""), body)
-    return _BEFORE_A_LINE.sub(b"", body) if suffix == ".js" else body
+    return _IN_A_MODULE.sub(b"", body) if suffix == ".js" else body
 
 
 def _tag(content: bytes) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Response, expect
+from playwright.async_api import Browser, Page, Response, expect
 
 from app.model import Phase, Stats
 from tests.browser.conftest import ALPHA, BETA, GONE, OpenWindow
 from tests.browser.feed import Feed, ago, job, line, progress, record, vm
+from tests.browser.showcase import VMS, showcase
 from tests.browser.visitor import HOME, Visitor, login_path
+from tests.contract.speech import Api
 from tests.faults.scene import memdump
 from tests.nodes import node
 from tests.service import Service, running_service
@@ -41,6 +44,7 @@ FETCHED_AGAIN = """
   .map(({name}) => name)
 """
 CHARTS = "uPlot"
+MARKUP = "(rows) => rows.innerHTML"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,21 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         for name in (ALPHA.name, BETA.name):
             assert memdump(started.environment, name).returncode == 0
         yield started
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that has been used: ten VMs of which most have just been dumped some times, and a table whose first page is full."""
+    with showcase(tmp_path_factory.mktemp("full"), records=60) as started:
+        asyncio.run(dump_all(started))
+        yield started
+
+
+async def dump_all(service: Service) -> None:
+    async with Api.of(service) as api:
+        await api.connected()
+        for _ in range(3):
+            await api.dump(all=True)
 
 
 async def test_nothing_moves_while_ten_dumps_begin_report_and_end(quiet: Service, window: OpenWindow) -> None:
@@ -127,14 +146,8 @@ async def one_dump(feed: Feed, count: int) -> None:
 
 async def test_a_first_visit_is_small_flat_and_asks_for_nothing_twice(quiet: Service, browser: Browser, window: OpenWindow) -> None:
     visitor = await window(quiet)  # has what is needed to be logged in
-    answers: list[Response] = []
-    context = await browser.new_context(storage_state=await visitor.context.storage_state())
-    try:
-        page = await context.new_page()
-        page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - Playwright cannot take a built-in
-        await page.goto(quiet.url + HOME)
-        await expect(page.locator("#connection")).to_have_attribute("data-connection", "live")
-        sizes = {urlsplit(answer.url).path: len(await answer.body()) for answer in answers}
+    async with first_visit(visitor, browser) as (page, answers):
+        sizes = await sizes_of(answers)
         assert sum(sizes.values()) <= MOST_BYTES, sorted(sizes.items(), key=lambda item: -item[1])
         assert not [path for path in sizes if CHARTS in path]
 
@@ -149,8 +162,51 @@ async def test_a_first_visit_is_small_flat_and_asks_for_nothing_twice(quiet: Ser
         await page.goto(quiet.url + HOME)
         await expect(page.locator("#connection")).to_have_attribute("data-connection", "live")
         assert await page.evaluate(FETCHED_AGAIN) == []
+
+
+async def test_a_first_visit_is_small_where_there_is_much_to_show(full: Service, browser: Browser, window: OpenWindow) -> None:
+    visitor = await window(full)
+    async with first_visit(visitor, browser) as (page, answers):
+        await expect(page.locator("#records-rows > tr")).to_have_count(50)
+        await expect(page.locator("#vms-list > li")).to_have_count(len(VMS))
+        await expect(page.locator("#activity-list > li")).to_have_count(20)
+        sizes = await sizes_of(answers)
+        assert sum(sizes.values()) <= MOST_BYTES, sorted(sizes.items(), key=lambda item: -item[1])
+
+
+async def test_what_the_script_read_from_the_rows_is_what_the_service_knows(full: Service, window: OpenWindow) -> None:
+    visitor, stranger = await window(full), await window(full)
+    rows, news = visitor.page.locator("#records-rows"), stranger.page.locator("#records-rows")
+    await visitor.live()
+    written = await rows.evaluate(MARKUP)
+    await visitor.page.get_by_label("Show compressed size").check()
+    await stranger.go(f"{HOME}?sizes=stored&q=-")  # all of them, asked for at the API
+    await expect(stranger.page.locator("#filters-reset")).to_have_attribute("href", f"{HOME}?sizes=stored")
+    await stranger.page.locator("#filters-reset").click()
+    await expect(news.locator("tr")).to_have_count(50)
+    assert await rows.inner_text() == await news.inner_text()
+    await visitor.page.get_by_label("Show compressed size").uncheck()
+    assert await rows.evaluate(MARKUP) == written
+
+
+@contextlib.asynccontextmanager
+async def first_visit(visitor: Visitor, browser: Browser) -> AsyncIterator[tuple[Page, list[Response]]]:
+    """The page, live, in a browser that has nothing of it but the login of ``visitor``; and every answer."""
+    answers: list[Response] = []
+    context = await browser.new_context(storage_state=await visitor.context.storage_state())
+    try:
+        page = await context.new_page()
+        page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - Playwright cannot take a built-in
+        await page.goto(visitor.service.url + HOME)
+        await expect(page.locator("#connection")).to_have_attribute("data-connection", "live")
+        yield page, answers
     finally:
         await context.close()
+
+
+async def sizes_of(answers: list[Response]) -> dict[str, int]:
+    """How many bytes came from each path."""
+    return {urlsplit(answer.url).path: len(await answer.body()) for answer in answers}
 
 
 async def test_the_page_can_be_used_before_its_scripts_have_come(quiet: Service, window: OpenWindow) -> None:

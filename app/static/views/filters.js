@@ -1,7 +1,6 @@
 // Which records are shown, and how: what is typed and chosen becomes a view, and a view is shown in the form.
 
 import { filtersOf, format, isFiltered, withoutFilters } from "../address.js";
-import { askJson } from "../ask.js";
 import { RECORDS } from "../list.js";
 import { field, setAttribute, setHidden, setText } from "./dom.js";
 
@@ -42,9 +41,15 @@ export function createFilters(current, go, notify, leave) {
     event.preventDefault();
     search(true);
   });
-  csv.addEventListener("click", (event) => {
+  csv.addEventListener("click", async (event) => {
     event.preventDefault();
-    download(csv.href, filtersOf(current()), notify, leave);
+    try {
+      const { download } = await import("./download.js");
+      download(csv.href, filtersOf(current()), notify, leave);
+    } catch (error) {
+      console.warn(error);
+      notify("error", "Nothing is downloaded. Look whether the service can be reached, then try again.");
+    }
   });
 
   return (view) => {
@@ -75,22 +80,6 @@ export function setLink(link, href) {
   setAttribute(link, "role", href === null ? "link" : null);
   setAttribute(link, "aria-disabled", href === null ? "true" : null);
   setAttribute(link, "tabindex", href === null ? "-1" : null);
-}
-
-/** Asks first whether it can be had: a browser would save the refusal, or show it instead of the page. */
-async function download(href, query, notify, leave) {
-  query.set("limit", 1);
-  try {
-    const { count } = await askJson(`${RECORDS}?${query}`, new AbortController().signal);
-    const link = document.createElement("a");
-    link.href = href;
-    link.download = "";
-    link.click();
-    notify("info", `The download of ${count.toLocaleString("en")} ${count === 1 ? "record" : "records"} begins.`);
-  } catch (refusal) {
-    if (refusal.status === 401) leave();
-    else notify("error", `Nothing is downloaded. ${refusal.message}`);
-  }
 }
 
 /** The switch that lets the table follow; it is this tab's. `changed` is called when it is moved. Gives how it stands. */

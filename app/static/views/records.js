@@ -2,9 +2,10 @@
 
 import { createHistory, format, isFiltered, parse, withoutFilters } from "../address.js";
 import { bytes, duration, pause, short, when } from "../format.js";
-import { createList, news, pagesOf } from "../list.js";
+import { createList, news, pagesModule, pagesOf } from "../list.js";
 import { clone, field, keyed, mark, setAttribute, setHidden, setMoment, setNotice, setText } from "./dom.js";
 import { createAutoRefresh, createFilters, setLink } from "./filters.js";
+import { onFirstTouch } from "./load.js";
 
 export function recordsView(store, notify, leave) {
   const section = document.getElementById("records");
@@ -61,6 +62,7 @@ export function recordsView(store, notify, leave) {
     list.load();
   });
   fillForm(list.view);
+  onFirstTouch(pagesModule);
 
   function view(state, forced = false) {
     list.follow(state);

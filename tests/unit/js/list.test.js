@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { parse } from "../../../app/static/address.js";
-import { createList, keyOf, news, pageOf, planOf } from "../../../app/static/list.js";
+import { createList, keyOf, news } from "../../../app/static/list.js";
+import { pageOf, planOf } from "../../../app/static/pages.js";
 
 const signal = new AbortController().signal;
 const record = (number) => ({ dump_id: `d${number}`, timestamp: `${1e6 + number}` });
