@@ -5,7 +5,7 @@ import { createStore, endedBadly, isActive } from "./store.js";
 import { activityView, readLines } from "./views/activity.js";
 import { alarmsView } from "./views/alarms.js";
 import { barView } from "./views/bar.js";
-import { controlView } from "./views/control.js";
+import { controlView, takeVms } from "./views/control.js";
 import { doorsView } from "./views/doors.js";
 import { load, onFirstTouch } from "./views/load.js";
 import { notify } from "./views/notify.js";
@@ -15,8 +15,8 @@ import { statsView } from "./views/stats.js";
 const FRESHEN_MS = 15_000; // "4 min ago" grows old by itself
 const UNREACHABLE = "The service cannot be reached. Nothing was asked of it; try again when the page is live.";
 
-const { rows, ...seed } = JSON.parse(document.getElementById("seed").textContent);
-const store = createStore({ ...seed, records: [...takeRows(rows), ...seed.records], activity: readLines() });
+const { vms, rows, ...seed } = JSON.parse(document.getElementById("seed").textContent);
+const store = createStore({ ...seed, vms: takeVms(vms), records: [...takeRows(rows), ...seed.records], activity: readLines() });
 const leave = () => window.location.assign(`/login?next=${encodeURIComponent(window.location.pathname + window.location.search)}`);
 const actions = lateActions();
 const views = [barView(), statsView(), alarmsView(), controlView(store, actions, notify), lateJobsView(), recordsView(store, notify, leave), activityView(), doorsView(store, notify, leave)];

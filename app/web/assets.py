@@ -27,11 +27,11 @@ _TYPES = {
 }
 
 _FOLDER_OF_OTHERS = "vendor"
-_IN_A_SHEET = re.compile(rb'("[^"]*")|/\*.*?\*/\s*|\s*(?:;\s*(?=\}))?([{};])\s*|([,:])\s+|\s+', re.DOTALL)
+_IN_A_SHEET = re.compile(rb'("[^"]*")|/\*.*?\*/\s*|\s*(?:;\s*(?=\}))?([{};])\s*|([,:])\s+|(?<=[\s(,])0(?=\.)|\s+', re.DOTALL)
 _IN_A_MODULE = re.compile(rb"^(?:\s+|//.*\n|/\*(?:[^*]|\*(?!/))*\*/[ \t]*\n)+|(?<=[;,{}()]) // [^\"'`\n]*$", re.MULTILINE)
 """Comments and indentation are for who writes a file, not for every visitor. In a module nothing is taken away but what stands
-before a line, whole lines of comment, and a comment at the end of one that has no quotation mark: it could be the end of a text. No text
-of ours goes over several lines, and a test sees to that."""
+before a line, whole lines of comment, and a comment at the end of one that has no quotation mark: it could be the end of a text.
+No text of ours goes over several lines, and a test sees to that."""
 
 
 @dataclass(frozen=True, slots=True)

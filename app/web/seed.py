@@ -33,11 +33,12 @@ def shown_jobs(jobs: Sequence[Job]) -> Iterator[Job]:
 
 
 def seed_of(snapshot: messages.Snapshot, rows: Sequence[Record]) -> str:
-    """As JSON that may stand in a page. Its ``rows`` have of each record in the table what a row does not tell, or only rounded;
-    the way is None if the record is another program's, whose points say nothing of that.
+    """As JSON that may stand in a page. Its ``vms`` and ``rows``, the latter for the records in the table, have what the page's
+    lists do not tell, or only rounded; a record's way is None if it is another program's, whose points say nothing of that.
     """
     in_rows = {record.dump_id for record in rows}
     seed = msgspec.structs.asdict(snapshot) | {
+        "vms": [(vm.id, vm.memory_bytes, vm.alarm) for vm in snapshot.vms],
         "rows": [
             (
                 record.mode if record.uuid or record.versions.memory_dumps else None,

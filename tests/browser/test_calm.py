@@ -60,7 +60,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that has been used: ten VMs of which most have just been dumped some times, and a table whose first page is full."""
+    """A service that has been used: ten VMs, most of them dumped some times, and a full first page of records."""
     with showcase(tmp_path_factory.mktemp("full"), records=60) as started:
         asyncio.run(dump_all(started))
         yield started

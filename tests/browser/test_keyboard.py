@@ -165,7 +165,7 @@ async def test_the_switches_and_what_came_meanwhile(shown: Service, visitor: Vis
 
 async def test_what_stands_in_the_details_is_copied(visitor: Visitor) -> None:
     page, dialog = visitor.page, visitor.page.locator("#details-dialog")
-    await tab_to(page, "#records-rows [data-action=copy]")
+    await tab_to(page, "#records-rows [data-field=copy]")
     await press(page, "Enter")
     await expect(page.locator(":focus")).to_have_text("Copied")
     sha256 = await page.locator("#records-rows [data-field=sha256]").first.get_attribute("title")

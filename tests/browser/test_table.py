@@ -214,6 +214,7 @@ async def test_on_another_page_only_the_count_follows(visitor: Visitor) -> None:
     page, before = visitor.page, await total(visitor)
     await page.get_by_role("link", name="Next", exact=True).click()
     await expect(page.locator("#records-where")).to_contain_text("Page 2 of")
+    await expect(page.locator("#records-area")).not_to_have_attribute("aria-busy", "true")
     rows = await visitor.records.evaluate_all("(rows) => rows.map((row) => row.dataset.dumpId)")
     await add(visitor, ALPHA.name)
     await expect(page.locator("#records-where")).to_contain_text(f"{before + 1} dumps")

@@ -57,12 +57,12 @@ def test_a_style_sheet_comes_without_comments_and_without_the_space_that_says_no
     written = """/* Signs: "here". */
 .a > b:not(.c) :is(d, e) { color: red; content: "; /* a */  { b }" / ""; } /* one */
 @media (min-width: 48rem) and (hover: hover) { /* two */
-  .a::before { margin: 0 calc(1px + 2px); }
+  .a::before { margin: 0 0.5rem calc(0.25px + 10.5px); }
 }
 """
     assert served(tmp_path, "a.css", written) == (
         '.a > b:not(.c) :is(d,e){color:red;content:"; /* a */  { b }" / ""}'
-        "@media (min-width:48rem) and (hover:hover){.a::before{margin:0 calc(1px + 2px)}}"
+        "@media (min-width:48rem) and (hover:hover){.a::before{margin:0 .5rem calc(.25px + 10.5px)}}"
     )
 
 

@@ -3,6 +3,7 @@
 import { bytes, far, when } from "../format.js";
 import { activeJobs, dumpableVms, isPending } from "../store.js";
 import { clone, field, keyed, mark, setAttribute, setDisabled, setHidden, setLines, setMoment, setText } from "./dom.js";
+import { load } from "./load.js";
 
 const WELL = ["connected", "connecting"];
 
@@ -17,9 +18,9 @@ export function controlView(store, actions, notify) {
   let question = null;
 
   const draw = () => view(store.state);
-  const load = async (module, then) => {
+  const take = async (coming, then) => {
     try {
-      then(await import(module));
+      then(await coming);
     } catch (error) {
       console.warn(error);
       door.open = false;
@@ -54,13 +55,9 @@ export function controlView(store, actions, notify) {
   list.addEventListener("change", ({ target }) => store.choose([target.closest("[data-vm-uuid]").dataset.vmUuid], target.checked));
   search.addEventListener("input", draw);
   dump.addEventListener("click", () => start({ vm_ids: chosen(store.state).map((vm) => vm.uuid) }));
-  all.addEventListener("click", () => (!options || options.read()) && load("./question.js", ask));
-  door.addEventListener("toggle", () => !options && door.open && load("./options.js", (module) => (options = module.createOptions(door))));
-  const [model] = part("vm-template").content.children;
-  for (const row of list.children) {
-    mark(row, model);
-    rows.set(row.dataset.vmUuid, { row });
-  }
+  all.addEventListener("click", () => (!options || options.read()) && take(load("question", "dialog", document.body), ask));
+  door.addEventListener("toggle", () => !options && door.open && take(import("./options.js"), (module) => (options = module.createOptions(door))));
+  for (const row of list.children) rows.set(row.dataset.vmUuid, { row });
 
   const fill = (vm, job, state) => {
     const known = rows.get(vm.uuid);
@@ -134,6 +131,18 @@ export function controlView(store, actions, notify) {
   }
 
   return view;
+}
+
+/** The VMs of the rows that the server wrote, which become as the script's own. `rests`: what else is known of each. */
+export function takeVms(rests) {
+  const [model] = document.getElementById("vm-template").content.children;
+  return [...document.getElementById("vms-list").children].map((row, place) => {
+    mark(row, model);
+    const { vmUuid: uuid, vmState: state } = row.dataset;
+    const [name, vmid] = ["name", "vmid"].map((part) => field(row, part).textContent);
+    const [id, memory_bytes, alarm] = rests[place];
+    return { id, uuid, name, vmid, state, memory_bytes, alarm, last_dump: row.querySelector("time").dateTime || null };
+  });
 }
 
 /** The VMs that *Dump selected VM* means: chosen, and not meanwhile shut off, gone or being dumped. */

@@ -5,8 +5,19 @@ export function onFirstTouch(act) {
   for (const touch of ["pointerdown", "keydown"]) addEventListener(touch, () => act().catch(() => {}), { once: true, passive: true });
 }
 
+const loaded = new Map(); // promises of modules, by name
+
 /** The module `views/<name>.js`, once the style of what it shows is there, too; and in `place` its markup, where that comes later. */
-export async function load(name, style, place = null) {
+export function load(name, style, place = null) {
+  if (!loaded.has(name)) {
+    const coming = loadOnce(name, style, place);
+    loaded.set(name, coming);
+    coming.catch(() => loaded.delete(name)); // to be tried again
+  }
+  return loaded.get(name);
+}
+
+async function loadOnce(name, style, place) {
   const [module, markup] = await Promise.all([import(`./${name}.js`), place ? textOf(`../parts/${name}.html`) : "", styled(`../css/${style}.css`)]);
   place?.insertAdjacentHTML("beforeend", markup);
   return module;
