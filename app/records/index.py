@@ -89,25 +89,25 @@ class RecordIndex:
         covered = self._covered.of(connection, filters.scope)
         return narrowed(connection, covered, filters.dom, filters.vmid) if covered is not None else None
 
-    async def chunks(self, filters: Filters, order: Order = "desc") -> AsyncIterator[tuple[DumpRecord, ...]]:
-        """All records that match, some thousand at a time. Between two of them nothing is held, and records that are added
+    async def chunks(self, filters: Filters, order: Order = "desc") -> AsyncIterator[list[str]]:
+        """All records that match, as JSON, some thousand at a time. Between two of them nothing is held, and records that are added
         meanwhile may or may not be among them."""
         chunks = self._chunks(filters, order) if filters.scope.whole else self._covered_chunks(filters, order)
         async with contextlib.aclosing(chunks):
             async for records in chunks:
                 yield records
 
-    async def _chunks(self, filters: Filters, order: Order) -> AsyncGenerator[tuple[DumpRecord, ...]]:
+    async def _chunks(self, filters: Filters, order: Order) -> AsyncGenerator[list[str]]:
         matches = await self._state.read(lambda connection: few(connection, filters), slow=True)
         after: Position | None = None
         while True:
 
-            def work(connection: sqlite3.Connection, after: Position | None = after) -> tuple[list[Row], tuple[DumpRecord, ...]]:
+            def work(connection: sqlite3.Connection, after: Position | None = after) -> tuple[list[Row], list[str]]:
                 if matches is not None:
                     rows = part(matches, order, CHUNK, 0, after)
                 else:
                     rows = walk(connection, filters, order, CHUNK, 0, after)
-                return rows, _decoded(_manifests(connection, rows))
+                return rows, _manifests(connection, rows)
 
             rows, records = await self._state.read(work, slow=True)
             if records:
@@ -116,7 +116,7 @@ class RecordIndex:
                 return
             after = Position(*rows[-1][:2])
 
-    async def _covered_chunks(self, filters: Filters, order: Order) -> AsyncGenerator[tuple[DumpRecord, ...]]:
+    async def _covered_chunks(self, filters: Filters, order: Order) -> AsyncGenerator[list[str]]:
         def find(connection: sqlite3.Connection) -> Sequence[int]:
             covered = self._of(connection, filters)
             return scoped.matches(connection, covered, filters, order) if covered is not None else ()
@@ -125,7 +125,7 @@ class RecordIndex:
         for place in range(0, len(numbers), CHUNK):
             some = numbers[place : place + CHUNK]
             yield await self._state.read(
-                lambda connection, some=some: _decoded(_manifests_of(connection, some)),  # type: ignore[misc]
+                lambda connection, some=some: _manifests_of(connection, some),  # type: ignore[misc]
                 slow=True,
             )
 
@@ -185,7 +185,7 @@ class RecordIndex:
             rows = connection.execute(
                 "SELECT number, manifest FROM manifests WHERE number > ? ORDER BY number LIMIT ?", (number, MOST_NEWS)
             ).fetchall()
-            return (rows[-1][0] if rows else number), _decoded(text for _, text in rows)
+            return (rows[-1][0] if rows else number), from_json(text for _, text in rows)
 
         return await self._state.read(work)
 
@@ -199,5 +199,6 @@ def _manifests_of(connection: sqlite3.Connection, numbers: Iterable[int]) -> lis
     return [manifest for (manifest,) in connection.execute(question, (json.dumps(list(numbers)),))]
 
 
-def _decoded(texts: Iterable[str]) -> tuple[DumpRecord, ...]:
+def from_json(texts: Iterable[str]) -> tuple[DumpRecord, ...]:
+    """Records of the JSON that ``chunks`` gives."""
     return tuple(_decoder.decode(text) for text in texts)

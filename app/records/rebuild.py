@@ -11,7 +11,7 @@ from app.errors import HistoryError
 from app.evidence import MANIFEST, ManifestDamaged, read_manifest
 from app.model import Manifest
 from app.records.deliver import Client, deliver_all, lacking_in
-from app.records.index import RecordIndex
+from app.records.index import RecordIndex, from_json
 from app.records.outbox import Outbox, commit
 from app.records.pull import Reader
 from app.records.search import Filters
@@ -113,7 +113,8 @@ async def queue_lacking(index: RecordIndex, history: Reader, outbox: Outbox) -> 
     Raises ``HistoryError``, ``StateError``.
     """
     queued = 0
-    async for records in index.chunks(Filters(), "asc"):
+    async for texts in index.chunks(Filters(), "asc"):
+        records = from_json(texts)
         lacking = {record.dump_id for record in await lacking_in(history, records)}
         await outbox.has_arrived([record.dump_id for record in records if record.dump_id not in lacking])
         queued += await outbox.queue_again([record.dump_id for record in records if record.dump_id in lacking])

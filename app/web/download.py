@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from aiohttp import web
 
-from app.model import DumpRecord
 from app.web import asked, requests, spreadsheet
 from app.web.sight import Sight
 from app.web.streamed import streamed
@@ -21,7 +20,7 @@ async def records_csv(request: web.Request) -> web.StreamResponse:
     return await streamed(request, pieces_of(chunks), content_type, "memory-dumps.csv")
 
 
-async def pieces_of(chunks: AsyncIterator[tuple[DumpRecord, ...]]) -> AsyncGenerator[bytes]:
+async def pieces_of(chunks: AsyncIterator[list[str]]) -> AsyncGenerator[bytes]:
     """The header with the first rows, then some thousand rows at a time; while one is made, the next is read."""
     reading = asyncio.create_task(_next(chunks))
     begin = spreadsheet.header()
@@ -37,9 +36,9 @@ async def pieces_of(chunks: AsyncIterator[tuple[DumpRecord, ...]]) -> AsyncGener
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _next(chunks: AsyncIterator[tuple[DumpRecord, ...]]) -> tuple[DumpRecord, ...]:
+async def _next(chunks: AsyncIterator[list[str]]) -> list[str]:
     """None are the end. (``anext`` with a default cannot be made a task of in Python 3.11.)"""
     try:
         return await anext(chunks)
     except StopAsyncIteration:
-        return ()
+        return []

@@ -6,11 +6,11 @@ import csv
 import io
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
-from app.model import DumpRecord
+import msgspec
 
 CONTENT_TYPE = "text/csv"
 
@@ -23,42 +23,65 @@ _HARMLESS = frozenset(string.ascii_letters + string.digits + "/") | {""}
 
 _NUMBERS = {int, float}
 
-COLUMNS = (
-    "dump_id",
-    "timestamp",
-    "dom",
-    "vmid",
-    "uuid",
-    "hypervisor",
-    "uri",
-    "mode",
-    "format",
-    "captured_at",
-    "guest_pause_ms",
-    "guest_pauses_ms",
-    "duration_sec",
-    "raw_size_bytes",
-    "sha256",
-    "gzip_size_bytes",
-    "stored_sha256",
-    "compression.algorithm",
-    "compression.level",
-    "compression.block_bytes",
-    "ctime",
-    "mtime",
-    "atime",
-    "dump_path",
-    "operator",
-    "reason",
-    "case",
-    "versions.memory_dumps",
-    "versions.libvirt",
-    "versions.qemu",
-    "warnings",
-    "audit_head",
-    "group",
-)
+
+class _Compression(msgspec.Struct, frozen=True, gc=False):
+    algorithm: str
+    level: int | None
+    block_bytes: int
+
+
+class _Versions(msgspec.Struct, frozen=True, gc=False):
+    memory_dumps: str
+    libvirt: str
+    qemu: str
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """What the table has of a record: of the index's JSON it is made in half the time that a ``DumpRecord`` takes."""
+
+    dump_id: str
+    timestamp: str
+    dom: str
+    vmid: str
+    uuid: str
+    hypervisor: str
+    uri: str
+    mode: str
+    format: str
+    captured_at: str
+    guest_pause_ms: float
+    guest_pauses_ms: list[float]
+    duration_sec: float
+    raw_size_bytes: int
+    sha256: str
+    gzip_size_bytes: int
+    stored_sha256: str
+    compression: _Compression
+    ctime: int
+    mtime: int
+    atime: int
+    dump_path: str
+    operator: str
+    reason: str | None
+    case: str | None
+    versions: _Versions
+    warnings: list[str] = []
+    audit_head: str | None = None
+    group: str | None = None
+
+
+def _flat(shape: type[msgspec.Struct], before: str = "") -> Iterator[str]:
+    for field in msgspec.structs.fields(shape):
+        if field.type in (_Compression, _Versions):
+            yield from _flat(field.type, f"{field.name}.")
+        else:
+            yield before + field.name
+
+
+COLUMNS = tuple(_flat(Line))
 """The names of a record, flat."""
+
+_line_of = msgspec.json.Decoder(Line).decode
 
 _BETWEEN = {"guest_pauses_ms": " ", "warnings": "\n"}
 """What stands between the values of those that have several."""
@@ -73,9 +96,15 @@ def header() -> bytes:
     return (",".join(COLUMNS) + _END).encode()
 
 
-def rows_of(records: Sequence[DumpRecord]) -> bytes:
-    """One row each. Takes its time, so not for the event loop; column by column it takes half of what it would row by row."""
-    columns = [_cells(list(map(value_of, records)), between) for value_of, between in _COLUMNS]
+def lines_of(records: Iterable[str]) -> list[Line]:
+    """Of records as the index keeps them."""
+    return list(map(_line_of, records))
+
+
+def rows_of(records: Iterable[str]) -> bytes:
+    """One row each. Takes its time, so not for the event loop; column by column it takes less than it would row by row."""
+    lines = lines_of(records)
+    columns = [_cells(list(map(value_of, lines)), between) for value_of, between in _COLUMNS]
     return "".join([_row(cells) for cells in zip(*columns, strict=True)]).encode()
 
 

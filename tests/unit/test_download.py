@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -15,14 +16,14 @@ from aiohttp.typedefs import Handler
 
 from app.access import Identity
 from app.errors import StateUnwritable
-from app.model import DumpRecord
 from app.records.index import RecordIndex
 from app.records.search import Filters
 from app.web import download, errors, keys
 from tests.unit.test_lines import MANIFEST
 
 PATH = "/api/memory-dumps/records.csv"
-Chunks = AsyncIterator[tuple[DumpRecord, ...]]
+TEXT = msgspec.json.encode(MANIFEST).decode()
+Chunks = AsyncIterator[list[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -66,17 +67,17 @@ async def serving(index: FakeIndex) -> AsyncIterator[TestClient[web.Request, web
 
 async def endless() -> Chunks:
     while True:
-        yield (MANIFEST,) * 2000
+        yield [TEXT] * 2000
 
 
 async def failing_later() -> Chunks:
-    yield (MANIFEST,) * 2000
+    yield [TEXT] * 2000
     raise StateUnwritable("gone")
 
 
 async def failing_at_once() -> Chunks:
     raise StateUnwritable("gone")
-    yield ()
+    yield []
 
 
 async def test_a_client_that_goes_away_ends_it() -> None:

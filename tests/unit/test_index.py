@@ -17,7 +17,7 @@ from app.errors import StateDamaged, StateUnwritable
 from app.evidence import encode_manifest
 from app.model import Compression, Manifest, Stats, Versions
 from app.records.by_hand import record_by_hand
-from app.records.index import MOST_NEWS, Page, RecordIndex
+from app.records.index import MOST_NEWS, Page, RecordIndex, from_json
 from app.records.outbox import SCHEMA as OUTBOX_SCHEMA
 from app.records.schema import SCHEMA
 from app.records.search import Filters, Position
@@ -135,7 +135,7 @@ async def test_lists_leave_out_the_domains_xml_and_nothing_else(index: RecordInd
         name: value for name, value in json.loads(encode_manifest(manifest_of(1))).items() if name != "domain_xml"
     }
     assert (await index.since(0))[1] == listed(manifest_of(1))
-    assert [records async for records in index.chunks(EVERYTHING)] == [listed(manifest_of(1))]
+    assert [from_json(texts) async for texts in index.chunks(EVERYTHING)] == [listed(manifest_of(1))]
 
 
 async def test_a_dump_that_is_known_is_not_added_again_and_nothing_changes(state: State, index: RecordIndex) -> None:
