@@ -22,7 +22,8 @@ from tests.service import PROGRAM, Service, running_service
 _RECORDS = "/api/memory-dumps/records"
 _STATS = "/api/memory-dumps/stats"
 _YEAR = {"from": "2025-03-04T05:06:07Z", "to": "2026-03-04T05:06:07Z"}
-_TIMES, _SLOW_TIMES = 200, 100
+_TIMES, _SLOW_TIMES, _PAIRS = 200, 100, 1000
+_ONE_VM = "vm-web-000"
 _MORE_MS = 50
 _COMMITS = 2000
 _AS_MUCH = 1.05
@@ -69,15 +70,17 @@ def _day(of: Desk) -> str:
 def _cursor(of: Desk, connection: http.client.HTTPConnection) -> str:
     """One that leads to somewhere in the middle."""
     at = of.any().timestamp
-    page = json.loads(_get(of, connection, _RECORDS, {"to": at, "limit": "1"}))
+    page = json.loads(_get(connection, _RECORDS, {"to": at, "limit": "1"}, of.service.headers))
     return str(page["next_cursor"])
 
 
-def _get(of: Desk, connection: http.client.HTTPConnection, path: str, query: dict[str, str]) -> bytes:
-    connection.request("GET", f"{path}?{urlencode(query)}", headers=of.service.headers)
+def _get(
+    connection: http.client.HTTPConnection, path: str, query: dict[str, str], headers: dict[str, str], status: int = 200
+) -> bytes:
+    connection.request("GET", f"{path}?{urlencode(query)}", headers=headers)
     answer = connection.getresponse()
     body = answer.read()
-    if answer.status != 200:
+    if answer.status != status:
         raise AssertionError(f"{path} {query}: {answer.status} {body!r}")
     return body
 
@@ -103,7 +106,7 @@ def _answering(claim: str, bound_ms: float, times: int, path: str, query: Query)
             for _ in range(times):
                 asked = query(of)
                 since = time.perf_counter()
-                _get(of, connection, path, asked)
+                _get(connection, path, asked, of.service.headers)
                 took.append((time.perf_counter() - since) * 1000)
         return _p95(claim, took, bound_ms)
 
@@ -118,9 +121,47 @@ def by_cursor_anywhere(of: Desk) -> Figure:
         for _ in range(_TIMES):
             cursor = _cursor(of, connection)
             since = time.perf_counter()
-            _get(of, connection, _RECORDS, {"limit": "50", "cursor": cursor})
+            _get(connection, _RECORDS, {"limit": "50", "cursor": cursor}, of.service.headers)
             took.append((time.perf_counter() - since) * 1000)
     return _p95("page by cursor anywhere", took, 5)
+
+
+def foreign_and_unknown(of: Desk) -> Figure:
+    """Neither is found: how long that takes must not tell which of the two it was."""
+    with of.connection() as connection:
+        headers = _headers_for_one_vm(of, connection)
+
+        def not_found(dump_id: str) -> float:
+            since = time.perf_counter()
+            _get(connection, f"{_RECORDS}/{dump_id}", {}, headers, status=404)
+            return (time.perf_counter() - since) * 1000
+
+        foreign, unknown = in_turn(
+            lambda: not_found(_foreign(of)), lambda: not_found(f"{_foreign(of)[:24]}{'f' * 12}"), runs=_PAIRS
+        )
+    ratio = median(foreign) / median(unknown)
+    return Figure(
+        claim="over HTTP, of a million records: one outside of the caller's scope, against one that there is not (404)",
+        ours=spread(foreign, "ms"),
+        baseline=spread(unknown, "ms"),
+        ratio=f"{ratio:.3f} times",
+        bound=f"{_AS_MUCH} times",
+        met=1 / _AS_MUCH <= ratio <= _AS_MUCH,
+    )
+
+
+def _headers_for_one_vm(of: Desk, connection: http.client.HTTPConnection) -> dict[str, str]:
+    body = json.dumps({"label": "of one VM", "role": "viewer", "vms": [_ONE_VM]})
+    connection.request("POST", "/api/tokens", body, headers={**of.service.headers, "Content-Type": "application/json"})
+    answer = connection.getresponse()
+    made = json.loads(answer.read())
+    if answer.status != 201:
+        raise AssertionError(made)
+    return {"Authorization": f"Bearer {made['secret']}"}
+
+
+def _foreign(of: Desk) -> str:
+    return next(record.dump_id for record in iter(of.any, None) if record.dom != _ONE_VM)
 
 
 def _p95(claim: str, took: list[float], bound_ms: float) -> Figure:
@@ -233,6 +274,7 @@ def _status_kib(pid: int, name: str) -> int:
 CLAIMS: tuple[Callable[[Desk], Figure], ...] = (
     *(_answering(*question) for question in QUESTIONS),
     by_cursor_anywhere,
+    foreign_and_unknown,
     table_of_all,
     durable_commits,
     longest_gap,

@@ -16,16 +16,18 @@ from app.records.covered import Covered, CoveredVms, narrowed
 from app.records.schema import SCHEMA as SCHEMA
 from app.records.schema import add_to as add_to
 from app.records.schema import migrate as migrate
-from app.records.search import Filters, Order, Position, Row, count, few, part, walk
+from app.records.search import FEW, Filters, Order, Position, Row, count, few, part, stretch, walk
 from app.scope import WHOLE, Scope
 from app.state import State
 
 MOST_NEWS = 1000
 """Records that ``since`` gives out at once."""
 
-CHUNK = 2000
+CHUNK = 500
+"""Records that ``chunks`` gives at once: their rows fit into a processor's cache while they are made."""
 
 _decoder = msgspec.json.Decoder(Manifest)
+_array_decoder = msgspec.json.Decoder(tuple[Manifest, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class RecordIndex:
             rows, found = self._found(connection, filters, order, limit + 1, offset, after)
             shown = rows[:limit]
             return Page(
-                records=tuple(map(msgspec.Raw, _manifests(connection, shown))),
+                records=tuple(map(msgspec.Raw, _manifests_of(connection, shown))),
                 count=found,
                 next=Position(*shown[-1][:2]) if len(rows) > limit else None,
             )
@@ -89,45 +91,41 @@ class RecordIndex:
         covered = self._covered.of(connection, filters.scope)
         return narrowed(connection, covered, filters.dom, filters.vmid) if covered is not None else None
 
-    async def chunks(self, filters: Filters, order: Order = "desc") -> AsyncIterator[list[str]]:
-        """All records that match, as JSON, some thousand at a time. Between two of them nothing is held, and records that are added
-        meanwhile may or may not be among them."""
-        chunks = self._chunks(filters, order) if filters.scope.whole else self._covered_chunks(filters, order)
+    async def chunks(self, filters: Filters, order: Order = "desc") -> AsyncIterator[str]:
+        """All records that match, some hundred at a time, each time as one JSON array. Between two of them nothing is held, and
+        records that are added meanwhile may or may not be among them."""
+        numbers = await self._state.read(lambda connection: self._all_of(connection, filters, order), slow=True)
+        chunks = self._walked(filters, order) if numbers is None else self._known(numbers)
         async with contextlib.aclosing(chunks):
             async for records in chunks:
                 yield records
 
-    async def _chunks(self, filters: Filters, order: Order) -> AsyncGenerator[list[str]]:
-        matches = await self._state.read(lambda connection: few(connection, filters), slow=True)
+    def _all_of(self, connection: sqlite3.Connection, filters: Filters, order: Order) -> Sequence[int] | None:
+        """The numbers of all records that match, where these must be found at once; None where they can be walked through."""
+        covered = self._of(connection, filters)
+        if covered is not None:
+            return scoped.matches(connection, covered, filters, order)
+        matches = few(connection, filters)
+        return None if matches is None else [number for _, _, number in part(matches, order, FEW, 0, None)]
+
+    async def _known(self, numbers: Sequence[int]) -> AsyncGenerator[str]:
+        for place in range(0, len(numbers), CHUNK):
+            some = numbers[place : place + CHUNK]
+            yield await self._state.read(lambda connection, some=some: _array_of(connection, some), slow=True)  # type: ignore[misc]
+
+    async def _walked(self, filters: Filters, order: Order) -> AsyncGenerator[str]:
         after: Position | None = None
         while True:
 
-            def work(connection: sqlite3.Connection, after: Position | None = after) -> tuple[list[Row], list[str]]:
-                if matches is not None:
-                    rows = part(matches, order, CHUNK, 0, after)
-                else:
-                    rows = walk(connection, filters, order, CHUNK, 0, after)
-                return rows, _manifests(connection, rows)
+            def work(connection: sqlite3.Connection, after: Position | None = after) -> tuple[list[int], Position | None, str]:
+                numbers, last = stretch(connection, filters, order, CHUNK, after)
+                return numbers, last, _array_of(connection, numbers)
 
-            rows, records = await self._state.read(work, slow=True)
-            if records:
+            numbers, after, records = await self._state.read(work, slow=True)
+            if numbers:
                 yield records
-            if len(rows) < CHUNK:
+            if len(numbers) < CHUNK:
                 return
-            after = Position(*rows[-1][:2])
-
-    async def _covered_chunks(self, filters: Filters, order: Order) -> AsyncGenerator[list[str]]:
-        def find(connection: sqlite3.Connection) -> Sequence[int]:
-            covered = self._of(connection, filters)
-            return scoped.matches(connection, covered, filters, order) if covered is not None else ()
-
-        numbers = await self._state.read(find, slow=True)
-        for place in range(0, len(numbers), CHUNK):
-            some = numbers[place : place + CHUNK]
-            yield await self._state.read(
-                lambda connection, some=some: _manifests_of(connection, some),  # type: ignore[misc]
-                slow=True,
-            )
 
     async def get(self, dump_id: str, scope: Scope = WHOLE) -> DumpRecord | None:
         """The whole manifest of one dump."""
@@ -185,20 +183,26 @@ class RecordIndex:
             rows = connection.execute(
                 "SELECT number, manifest FROM manifests WHERE number > ? ORDER BY number LIMIT ?", (number, MOST_NEWS)
             ).fetchall()
-            return (rows[-1][0] if rows else number), from_json(text for _, text in rows)
+            return (rows[-1][0] if rows else number), tuple(_decoder.decode(text) for _, text in rows)
 
         return await self._state.read(work)
 
 
-def _manifests(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:
-    return _manifests_of(connection, [number for _, _, number in rows])
+_WANTED = "FROM json_each(?) AS wanted CROSS JOIN manifests ON number = wanted.value"
 
 
-def _manifests_of(connection: sqlite3.Connection, numbers: Iterable[int]) -> list[str]:
-    question = "SELECT manifest FROM json_each(?) AS wanted CROSS JOIN manifests ON number = wanted.value"
-    return [manifest for (manifest,) in connection.execute(question, (json.dumps(list(numbers)),))]
+def _manifests_of(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[str]:
+    numbers = json.dumps([number for _, _, number in rows])
+    return [manifest for (manifest,) in connection.execute(f"SELECT manifest {_WANTED}", (numbers,))]
 
 
-def from_json(texts: Iterable[str]) -> tuple[DumpRecord, ...]:
+def _array_of(connection: sqlite3.Connection, numbers: Sequence[int]) -> str:
+    """Of all in one step: each step of a query waits until the thread that makes rows of the last ones lets go of the
+    interpreter."""
+    question = f"SELECT coalesce(group_concat(manifest), '') {_WANTED}"
+    return f"[{connection.execute(question, (json.dumps(list(numbers)),)).fetchone()[0]}]"
+
+
+def from_json(array: str) -> tuple[DumpRecord, ...]:
     """Records of the JSON that ``chunks`` gives."""
-    return tuple(_decoder.decode(text) for text in texts)
+    return _array_decoder.decode(array)

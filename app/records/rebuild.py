@@ -113,8 +113,8 @@ async def queue_lacking(index: RecordIndex, history: Reader, outbox: Outbox) -> 
     Raises ``HistoryError``, ``StateError``.
     """
     queued = 0
-    async for texts in index.chunks(Filters(), "asc"):
-        records = from_json(texts)
+    async for chunk in index.chunks(Filters(), "asc"):
+        records = from_json(chunk)
         lacking = {record.dump_id for record in await lacking_in(history, records)}
         await outbox.has_arrived([record.dump_id for record in records if record.dump_id not in lacking])
         queued += await outbox.queue_again([record.dump_id for record in records if record.dump_id in lacking])

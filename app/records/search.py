@@ -134,12 +134,31 @@ def walk(
     if offset and not filters.q and filters.dom is None and filters.vmid is None and after is None:
         since, until, offset = skip(connection, filters.since, filters.until, newest_first=order == "desc", offset=offset)
         filters = Filters(since=since, until=until)
+    return connection.execute(*_walk(connection, filters, order, limit, offset, after)).fetchall()
+
+
+def stretch(
+    connection: sqlite3.Connection, filters: Filters, order: Order, limit: int, after: Position | None
+) -> tuple[list[int], Position | None]:
+    """The numbers of a page that is found by walking, and where it ends: in two steps of the database, however long it is."""
+    question, values = _walk(connection, filters, order, limit, 0, after)
+    (array,) = connection.execute(f"SELECT json_group_array(number) FROM ({question})", values).fetchone()
+    numbers = json.loads(array)
+    if not numbers:
+        return [], after
+    last = connection.execute("SELECT timestamp, dump_id FROM records WHERE number = ?", numbers[-1:]).fetchone()
+    return numbers, Position(*last)
+
+
+def _walk(
+    connection: sqlite3.Connection, filters: Filters, order: Order, limit: int, offset: int, after: Position | None
+) -> tuple[str, list[object]]:
     where, values = _where(filters, _piece(connection, filters), order, after)
     question = (
         f"SELECT timestamp, dump_id, number FROM {_index_for(filters)}{where} "
         f"ORDER BY timestamp {order}, dump_id {order} LIMIT ? OFFSET ?"
     )
-    return connection.execute(question, (*values, limit, offset)).fetchall()
+    return question, [*values, limit, offset]
 
 
 def count(connection: sqlite3.Connection, filters: Filters) -> int:

@@ -20,8 +20,8 @@ async def records_csv(request: web.Request) -> web.StreamResponse:
     return await streamed(request, pieces_of(chunks), content_type, "memory-dumps.csv")
 
 
-async def pieces_of(chunks: AsyncIterator[list[str]]) -> AsyncGenerator[bytes]:
-    """The header with the first rows, then some thousand rows at a time; while one is made, the next is read."""
+async def pieces_of(chunks: AsyncIterator[str]) -> AsyncGenerator[bytes]:
+    """The header with the first rows, then some hundred rows at a time; while one is made, the next is read."""
     reading = asyncio.create_task(_next(chunks))
     begin = spreadsheet.header()
     try:
@@ -36,9 +36,9 @@ async def pieces_of(chunks: AsyncIterator[list[str]]) -> AsyncGenerator[bytes]:
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _next(chunks: AsyncIterator[list[str]]) -> list[str]:
-    """None are the end. (``anext`` with a default cannot be made a task of in Python 3.11.)"""
+async def _next(chunks: AsyncIterator[str]) -> str:
+    """Nothing is the end. (``anext`` with a default cannot be made a task of in Python 3.11.)"""
     try:
         return await anext(chunks)
     except StopAsyncIteration:
-        return []
+        return ""

@@ -75,8 +75,8 @@ class Sight:
         """Some of the records that match."""
         return await self._app[keys.INDEX].page(self._within(filters), limit=limit, order=order, offset=offset, after=after)
 
-    def chunks(self, filters: Filters, order: Order) -> AsyncIterator[list[str]]:
-        """All of them, as JSON, some thousand at a time."""
+    def chunks(self, filters: Filters, order: Order) -> AsyncIterator[str]:
+        """All of them, as JSON arrays, some hundred at a time."""
         return self._app[keys.INDEX].chunks(self._within(filters), order)
 
     async def record(self, dump_id: str) -> DumpRecord | None:

@@ -23,6 +23,19 @@ SISTERS = '[{"name": "Backups", "url": "https://backups.example.org/"}, {"name":
 BACKGROUND = "() => getComputedStyle(document.body).backgroundColor"
 LIGHT, DARK = "rgb(241, 243, 243)", "rgb(17, 21, 23)"
 
+SLIDES_SEEN = """() => {
+  window.places = [];  // of the first toast, frame by frame
+  window.ways = [];  // in which one leaves
+  const note = () => {
+    const toast = document.querySelector(".toast");
+    if (toast) places.push(toast.getBoundingClientRect().left);
+    requestAnimationFrame(note);
+  };
+  note();
+  addEventListener("transitionrun", ({target, propertyName}) => {
+    if (target.matches(".toast") && propertyName === "translate") ways.push(propertyName);
+  });
+}"""
 FLOOD = """
 async ([kind, count, event]) => {
   const {notify} = await import(document.querySelector("link[href$='/views/notify.js']").href);
@@ -244,6 +257,18 @@ async def test_toasts_are_said_stacked_held_and_closed(framed: Service, window: 
     await expect(toasts).to_have_count(1)
     await expect(toasts).to_contain_text("3 dumps failed")
     await expect(toasts).to_contain_text("vm-2")
+
+
+async def test_a_toast_slides_in_and_out(framed: Service, window: OpenWindow) -> None:
+    visitor = await window(framed)
+    page, toasts = visitor.page, visitor.page.locator(".toast")
+    await visitor.live()
+    await page.evaluate(SLIDES_SEEN)
+    await page.evaluate(FLOOD, ["success", 1, None])
+    await expect(toasts).to_have_count(1)
+    await toasts.get_by_role("button").click()
+    await expect(toasts).to_have_count(0)
+    assert await page.evaluate("[places[0] > Math.min(...places), ways]") == [True, ["translate"]]
 
 
 async def test_a_toast_is_seen_and_closed_above_an_open_question(framed: Service, window: OpenWindow) -> None:

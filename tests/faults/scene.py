@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -79,7 +78,7 @@ class Scene:
         assert not children_of(self.service.process.pid)
         for folder in (self.service.dump_dir, self.lab.folder / "run"):
             there = list(below(folder))
-            assert not [path for path in there if path.name.endswith(PARTIAL) or stat.S_ISFIFO(path.lstat().st_mode)]
+            assert not [path for path in there if path.name.endswith(PARTIAL) or path.is_fifo()]
             assert not [path for path in there if path.name.startswith(".memdump-")]
         assert {manifest_path(dump) for dump in self.dumps()} == set(self.service.dump_dir.glob(f"*{MANIFEST}"))
 

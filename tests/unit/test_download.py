@@ -22,8 +22,8 @@ from app.web import download, errors, keys
 from tests.unit.test_lines import MANIFEST
 
 PATH = "/api/memory-dumps/records.csv"
-TEXT = msgspec.json.encode(MANIFEST).decode()
-Chunks = AsyncIterator[list[str]]
+CHUNK = msgspec.json.encode([MANIFEST] * 2000).decode()
+Chunks = AsyncIterator[str]
 
 
 @pytest.fixture(autouse=True)
@@ -67,17 +67,17 @@ async def serving(index: FakeIndex) -> AsyncIterator[TestClient[web.Request, web
 
 async def endless() -> Chunks:
     while True:
-        yield [TEXT] * 2000
+        yield CHUNK
 
 
 async def failing_later() -> Chunks:
-    yield [TEXT] * 2000
+    yield CHUNK
     raise StateUnwritable("gone")
 
 
 async def failing_at_once() -> Chunks:
     raise StateUnwritable("gone")
-    yield []
+    yield "[]"
 
 
 async def test_a_client_that_goes_away_ends_it() -> None:

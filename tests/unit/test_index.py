@@ -135,7 +135,7 @@ async def test_lists_leave_out_the_domains_xml_and_nothing_else(index: RecordInd
         name: value for name, value in json.loads(encode_manifest(manifest_of(1))).items() if name != "domain_xml"
     }
     assert (await index.since(0))[1] == listed(manifest_of(1))
-    assert [from_json(texts) async for texts in index.chunks(EVERYTHING)] == [listed(manifest_of(1))]
+    assert [from_json(chunk) async for chunk in index.chunks(EVERYTHING)] == [listed(manifest_of(1))]
 
 
 async def test_a_dump_that_is_known_is_not_added_again_and_nothing_changes(state: State, index: RecordIndex) -> None:

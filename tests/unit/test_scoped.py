@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.model import DayStats, Manifest, Stats, Subject, VmStats
-from app.records.index import Page, RecordIndex
+from app.records.index import Page, RecordIndex, from_json
 from app.records.schema import SCHEMA
 from app.records.search import Filters, Order, Position
 from app.scope import WHOLE, Scope
@@ -51,7 +51,7 @@ async def answers(
     return [
         await index.page(filters, limit=limit, order=order, offset=offset),
         await index.page(filters, limit=limit, order=order, after=after),
-        [one async for records in index.chunks(filters, order) for one in records],
+        [one async for chunk in index.chunks(filters, order) for one in from_json(chunk)],
         [await index.get(dump_id, scope) for dump_id in ids],
         await index.stats(scope),
         await index.stats_by_vm(since, until, scope),

@@ -167,7 +167,7 @@ def test_pages_counts_and_chunks_agree_with_a_plain_list(
         assert list(decoded(page)) == behind[:limit]
         assert page.count == len(meant)
         assert page.next == (Position(*place(behind[limit - 1])) if len(behind) > limit else None)
-        assert list(itertools.chain(*[from_json(texts) async for texts in index.chunks(filters, order)])) == list(meant)
+        assert list(itertools.chain(*[from_json(chunk) async for chunk in index.chunks(filters, order)])) == list(meant)
 
     on_index(library, compare)
 

@@ -21,14 +21,14 @@ def exact(cell: str) -> str:
     return cell.removeprefix("'")
 
 
-def text_of(record: DumpRecord) -> str:
-    """As the index keeps it."""
-    return msgspec.json.encode(record).decode()
+def array_of(*records: DumpRecord) -> str:
+    """As the index gives it."""
+    return msgspec.json.encode(records).decode()
 
 
 def read(record: DumpRecord) -> dict[str, str]:
     """One record, as a program reads the table."""
-    table = (spreadsheet.header() + spreadsheet.rows_of([text_of(record)])).decode()
+    table = (spreadsheet.header() + spreadsheet.rows_of(array_of(record))).decode()
     names, row = csv.reader(io.StringIO(table, newline=""))
     return dict(zip(names, row, strict=True))
 
@@ -51,7 +51,7 @@ def test_a_row_has_the_values_of_the_record() -> None:
 
 
 def test_lines_end_as_rfc_4180_says_and_what_is_in_a_cell_stays_in_it() -> None:
-    rows = spreadsheet.rows_of([text_of(replace(MANIFEST, dom='a,"b"\nc', reason="ü"))])
+    rows = spreadsheet.rows_of(array_of(replace(MANIFEST, dom='a,"b"\nc', reason="ü")))
     assert rows.endswith(b"\r\n")
     assert b'"a,""b""\nc"' in rows
     assert "ü".encode() in rows
@@ -91,7 +91,7 @@ TEXTS = (
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(TEXTS, cells)), max_size=4))
 def test_a_table_that_is_read_as_csv_has_every_text_back_exactly_and_no_formula(several: list[dict[str, str]]) -> None:
     records = [replace(MANIFEST, **texts) for texts in several]  # type: ignore[arg-type]  # all of these are texts
-    table = (spreadsheet.header() + spreadsheet.rows_of(map(text_of, records))).decode()
+    table = (spreadsheet.header() + spreadsheet.rows_of(array_of(*records))).decode()
     rows = list(csv.DictReader(io.StringIO(table, newline=""), strict=True))
     assert [{name: exact(row[name]) for name in TEXTS} for row in rows] == several
     assert not [cell for row in rows for name in TEXTS if (cell := row[name]).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))]

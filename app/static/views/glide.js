@@ -5,7 +5,7 @@ const REST_MS = 50; // some frames: a browser takes for a leap what sets out ane
 const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 /** `change` the page; what can be seen of what `elements` gives is then where it was, and moves on from there. The motions. */
-function glide(elements, change) {
+export function glide(elements, change) {
   const before = [...elements()].map((element) => [element, element.getBoundingClientRect()]);
   change();
   const after = before.filter(([element]) => element.isConnected).map(([element, was]) => [element, was, element.getBoundingClientRect()]);
@@ -17,14 +17,13 @@ function glide(elements, change) {
 }
 
 /**
- * Glides one after the other: `rests.now` says whether the one before has ended, and `over` is called when it does. What comes in
- * between waits, and comes together.
+ * Motions one after the other: `rests.now` says whether those before have ended, and `over` is called when they do. What comes in
+ * between waits, and comes together. `glide` has motions of its own; `wait` is for others.
  */
 export function createRests(over) {
-  const rests = { now: true, glide: glideOnce };
+  const rests = { now: true, glide: (elements, change) => wait(glide(elements, change)), wait };
 
-  async function glideOnce(elements, change) {
-    const motions = glide(elements, change);
+  async function wait(motions) {
     if (motions.length === 0) return;
     rests.now = false;
     await Promise.allSettled(motions.map((motion) => motion.finished));

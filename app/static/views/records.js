@@ -16,7 +16,7 @@ export function recordsView(store, notify, leave) {
   const history = createHistory((target) => go(target));
   const fillForm = createFilters(history.view, (target, finished) => go(target, finished ? "push" : "replace"), notify, leave);
   const follows = createAutoRefresh(look);
-  const isRead = readingWatch(section, look);
+  const isRead = readingWatch(section, newsButton, look);
   let rests = null; // how new rows come, loaded with the first of them
   let drawn = null;
   let saying = false;
@@ -215,8 +215,11 @@ function fillWarnings(sign, warnings) {
   setHidden(sign, warnings.length === 0);
 }
 
-/** Whether somebody reads the table: has scrolled into it, points at it, or has the focus in it. `over` is called when that ends. */
-function readingWatch(section, over) {
+/**
+ * Whether somebody reads the table: has scrolled into it, points at it, or has the focus in it, or on the button that says what is
+ * new, which would go from under them. `over` is called when that ends.
+ */
+function readingWatch(section, newsButton, over) {
   const area = document.getElementById("records-area");
   const points = matchMedia("(hover: hover)");
   let scrolled = false;
@@ -228,6 +231,6 @@ function readingWatch(section, over) {
     { rootMargin: "-48px 0px 0px" },
   ).observe(section.querySelector("h2"));
   area.addEventListener("mouseleave", over);
-  area.addEventListener("focusout", () => requestAnimationFrame(over));
-  return () => scrolled || area.contains(document.activeElement) || (points.matches && area.matches(":hover"));
+  section.addEventListener("focusout", () => requestAnimationFrame(over));
+  return () => scrolled || area.contains(document.activeElement) || newsButton.matches(":is(:focus, :active)") || (points.matches && area.matches(":hover"));
 }

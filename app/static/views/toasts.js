@@ -2,7 +2,7 @@
 
 import { isolated } from "../format.js";
 import { field, setText } from "./dom.js";
-import { createRests } from "./glide.js";
+import { createRests, glide } from "./glide.js";
 
 const SHOWN = 5;
 const SHOWN_ON_PHONES = 2;
@@ -10,7 +10,6 @@ const MOST_WAITING = 50;
 const SHOWN_MS = { success: 3000, info: 3000, warning: 3000, error: 8000 };
 const NAMED = 8;
 const TOGETHER_MS = 1000;
-const LEAVING_MS = 160;
 const SAID_MS = 10_000;
 
 /** What `notify` calls. */
@@ -67,7 +66,6 @@ class Toasts {
     this.#settle();
     if (this.#waiting.length > MOST_WAITING) this.#waiting.shift(); // it stands in the activity, too
     this.#countMore();
-    this.#bringToFront();
   }
 
   change(toast, kind, sentence) {
@@ -77,21 +75,33 @@ class Toasts {
     this.#leaveInTime(toast);
   }
 
-  /** What has left, what says something else now and what there is room for, in one glide after the other. */
+  /** First slides out what is to leave; then comes, in one glide, what says something else now and what there is room for. */
   #settle() {
     if (!this.#rests.now) return;
+    const leaving = [...this.#shown.values()].filter((toast) => toast.left && !toast.gone);
+    for (const toast of leaving) {
+      toast.gone = true;
+      toast.element.dataset.leaving = "";
+    }
+    const slides = motionsOf(leaving);
+    if (slides.length > 0) {
+      this.#rests.wait(slides);
+      return;
+    }
     const most = this.#narrow.matches ? SHOWN_ON_PHONES : SHOWN;
     const gone = [...this.#shown.values()].filter((toast) => toast.gone);
     const coming = this.#waiting.splice(0, most - this.#shown.size + gone.length);
     for (const toast of coming) toast.element = draw(toast, () => this.#leave(toast));
     const focused = gone.some(({ element }) => element.contains(document.activeElement));
-    this.#rests.glide(() => this.#shown.keys(), () => {
+    const aside = glide(() => this.#shown.keys(), () => {
       for (const { element, sentence } of this.#shown.values()) setText(field(element, "sentence"), sentence);
       for (const { element } of gone) element.remove();
       for (const { element } of coming) this.#list.prepend(element);
     });
     for (const { element } of gone) this.#shown.delete(element);
     for (const toast of coming) this.#shown.set(toast.element, toast);
+    this.#bringToFront();
+    this.#rests.wait([...aside, ...motionsOf(coming)]);
     for (const toast of coming) this.#leaveInTime(toast);
     if (focused) (this.#list.querySelector("button") ?? this.#cameFrom)?.focus({ preventScroll: true });
     this.#countMore();
@@ -107,11 +117,7 @@ class Toasts {
     clearTimeout(toast.timer);
     if (toast.left) return;
     toast.left = true;
-    toast.element.dataset.leaving = "";
-    setTimeout(() => {
-      toast.gone = true;
-      this.#settle();
-    }, LEAVING_MS);
+    this.#settle();
   }
 
   #hold() {
@@ -136,6 +142,11 @@ class Toasts {
     if (this.#messages.parentElement !== host) host.append(this.#messages);
     if (this.#shown.size > 0 && !this.#list.matches(":popover-open")) this.#list.showPopover();
   }
+}
+
+/** How they slide in or out. */
+function motionsOf(toasts) {
+  return toasts.flatMap(({ element }) => element.getAnimations());
 }
 
 function together(names, event, kind) {
