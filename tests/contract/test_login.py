@@ -170,7 +170,10 @@ async def test_the_cookie_insists_on_https_where_people_use_that(tmp_path: Path)
 
 def listening_port(service: Service) -> int:
     """The port that the process listens on, as the kernel says."""
-    inodes = {link.readlink().name for link in Path(f"/proc/{service.process.pid}/fd").iterdir() if link.is_symlink()}
+    inodes = set()
+    for link in Path(f"/proc/{service.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            inodes.add(link.readlink().name)
     for line in Path(f"/proc/{service.process.pid}/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:

@@ -72,11 +72,11 @@ class Process:
             signal.pidfd_send_signal(self._descriptor, number)
 
     def _stands_still(self) -> bool:
-        return all(state == "T" for state in _states(self.pid))
+        return set(_states(self.pid)) == {"T"}
 
 
 def _states(pid: int) -> list[str]:
-    """The state of each thread, as in field 3 of ``/proc/PID/task/TID/stat`` (proc(5))."""
+    """The state of each thread, as in field 3 of ``/proc/PID/task/TID/stat`` (proc(5)); none, if one ended meanwhile."""
     with contextlib.suppress(OSError):
         return [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
     return []

@@ -37,7 +37,7 @@ async def assert_all_is_well(visit: Visit) -> None:
     await visit.assert_all_is_well()
     assert downtime_ms(visit.scene) == DOWNTIME_MS
     await visit.assert_dump_succeeds()
-    assert not list(visit.scene.lab.folder.rglob(".spool-memory"))
+    assert not [path for path in below(visit.scene.lab.folder) if path.name == ".spool-memory"]
 
 
 async def beside(work: Callable[[], object]) -> None:
