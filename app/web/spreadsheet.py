@@ -15,18 +15,20 @@ import msgspec
 CONTENT_TYPE = "text/csv"
 
 _HARMLESS = f"{string.ascii_letters}{string.digits}/".encode()
-_DISARMED = re.compile(r"'|[\"'\s]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""What a spreadsheet may run, also behind quotes and blanks, and in the full-width forms that some of them take for it; and
-what begins with the apostrophe that disarms it, so that one at the beginning of a cell always is one too many."""
+_DISARMED = re.compile(r"(?:^|(?<=[;\t\r\n]))(?='|[\"'\s\0]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
+"""Before what a spreadsheet may run, also behind quotes and blanks, and in the full-width forms that some of them take for it; and
+before the apostrophe that disarms it, so that one in such a place always is one too many. Such a place is the beginning of a cell,
+and what some spreadsheets take for one: there is a country whose lists have semicolons, and a line within a cell begins anew where
+its quotes are not understood."""
 
 
 def _kind(byte: int) -> int:
-    """What a row's byte means for a spreadsheet: ``a`` nothing, a comma the next cell, ``"`` that cells have to be quoted, and
-    ``?`` that one which begins with it has to be looked at. Nearly every row has none of the last two there."""
+    """What a row's byte means for a spreadsheet: ``a`` nothing, a comma the next cell, ``"`` that cells have to be looked at or
+    quoted, and ``?`` that one which begins with it has to be looked at. Nearly every row has none of the last two there."""
     character = chr(byte)
     if character in ',"':
         return byte
-    if character in "\r\n":
+    if character in ";\t\r\n":
         return ord('"')
     return ord("a" if byte in _HARMLESS else "?")
 
@@ -141,11 +143,11 @@ def _plainly(line: Line) -> str:
 
 
 def _cell(value: Any, name: str) -> str:
-    """A cell that no spreadsheet runs: with an apostrophe before what may be a formula, or begins with one."""
+    """A cell that no spreadsheet runs: with an apostrophe before what may be a formula."""
     if value is None:
         return ""
     if name in _BETWEEN:
         value = _BETWEEN[name].join(map(str, value))
     if not isinstance(value, str):
         return repr(value)
-    return f"'{value}" if _DISARMED.match(value) else value
+    return _DISARMED.sub("'", value)
