@@ -75,10 +75,10 @@ def make_fifo(where: Rendezvous, capture_id: str) -> Fifo:
         lock = _lock(folder, fcntl.LOCK_EX)  # whoever looks for abandoned ones was quicker: again
     fifo = Fifo(folder, lock)
     try:
-        os.mkfifo(fifo.path, mode=0o600)
-        if where.owner is not None:
-            os.chown(fifo.path, where.owner, -1)
-            os.chown(folder, where.owner, -1)
+        os.mkfifo(PIPE_NAME, mode=0o600, dir_fd=lock)
+        if where.owner is not None:  # in a folder of theirs, who could put another one in the place of ours
+            os.chown(PIPE_NAME, where.owner, -1, dir_fd=lock, follow_symlinks=False)
+            os.fchown(lock, where.owner, -1)
     except OSError:
         fifo.drop(settled=True)
         raise

@@ -32,7 +32,7 @@ class CannotListen(Exception):
 
 
 def serve_until_ended(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT. The port is taken first: without it nothing else is touched. Raises ``CannotListen``,
+    """Until SIGTERM, SIGINT or SIGHUP. The port is taken first: without it nothing else is touched. Raises ``CannotListen``,
     ``ConfigError``, ``StateError``."""
     certificate = Certificate.of(settings)
     try:
@@ -87,8 +87,9 @@ async def _serve(foundation: Foundation, listening: socket.socket, certificate: 
             loop.call_soon_threadsafe(ended.set)
 
     # Not the loop's own handlers: they go with the loop, and a second signal would then kill what is being written out.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, end)
     runner = runner_of(create_app(foundation), shutdown_sec=GRACE_SEC)
     try:
         await runner.setup()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 
-_CANCELLING = (signal.SIGTERM, signal.SIGINT)
+_CANCELLING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 if __name__ == "__main__":
     # Until there is something that they can cancel they wait, also through the change of Python below: what follows takes a moment.
     signal.pthread_sigmask(signal.SIG_BLOCK, _CANCELLING)
@@ -22,7 +22,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,8 +105,10 @@ class Request:
 def main(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     patience = Patience()
-    for number in _CANCELLING:
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: patience.cancel())
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+        signal.signal(signal.SIGHUP, _hanging_up(patience, [stream for stream in (1, 2) if os.isatty(stream)]))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _CANCELLING)
     try:
         request = parse(arguments)
@@ -230,9 +232,26 @@ def _tell_json(patience: Patience) -> Callable[[Line], None]:
             sys.stdout.buffer.write(encode(line))
             sys.stdout.buffer.flush()
         except BrokenPipeError:
+            _write_nowhere(sys.stdout.fileno())
             patience.cancel()
 
     return tell
+
+
+def _hanging_up(patience: Patience, terminals: Sequence[int]) -> Callable[..., None]:
+    """What is done when the terminal goes: cancel, and write nothing to it any more."""
+
+    def hang_up(*_: object) -> None:
+        for stream in terminals:
+            _write_nowhere(stream)
+        patience.cancel()
+
+    return hang_up
+
+
+def _write_nowhere(stream: int) -> None:
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream)
 
 
 def _cancel_at_end_of_input(patience: Patience) -> None:

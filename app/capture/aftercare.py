@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.capture.guest import Guest
+from app.capture.guest import Guest, StillBusy
 from app.capture.patience import Patience
 from app.capture.report import Report
 from app.errors import RUNS_ON, CaptureCancelled, CaptureError, CaptureFailed, GuestLeftPaused, MemoryDumpsError
@@ -29,6 +29,9 @@ def see_it_run_on(guest: Guest, report: Report) -> None:
         report.guest = RUNS_ON
     except CaptureCancelled:
         raise
+    except StillBusy:
+        report.guest = f"{name} stands still while libvirt works on it, on the end of the dump or for somebody else. Look at it."
+        report.warn("guest-state-unknown", report.guest)
     except CaptureFailed as error:
         if guest.gone():
             report.guest = ""  # nothing more to say of it

@@ -46,6 +46,10 @@ def look_up(connection: Connection, wanted: str) -> Guest:
     return guest
 
 
+class StillBusy(Exception):
+    """The guest stands still, and libvirt works on it."""
+
+
 class Guest:
     """A running guest, looked up once."""
 
@@ -80,7 +84,7 @@ class Guest:
         Raises ``CaptureFailed`` if it cannot be resumed at all, ``CaptureTimedOut`` if libvirt hangs, and what ``call`` raises.
 
         While libvirt works on it, on a dump of ours that is breaking off or for somebody else, it is left alone: it goes on
-        with the end of that.
+        with the end of that. Raises ``StillBusy`` if that takes long.
         """
         if not self.ran:  # before the dump, by somebody's will
             return False
@@ -92,7 +96,7 @@ class Guest:
                 return False
             if self.connection.qemu and self.connection.call(functools.partial(_has_job, self.raw)):
                 if time.monotonic() > begun + _JOB_ENDS_SEC:
-                    return False
+                    raise StillBusy
             else:
                 try:
                     self.connection.call(self.raw.resume)

@@ -296,4 +296,6 @@ def _probe(plan: LivePlan, meter: PauseMeter, report: Report) -> bytes:
     head = bytearray(_HEADER_BYTES)
     with dump(plan.guest, "paused", plan.where, plan.capture_id, meter, report) as stream:
         length = stream.fill(head, lambda: None)
+        if length < len(head):
+            stream.confirm(lambda: None)  # why there was no more
     return bytes(head[:length])

@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
@@ -15,6 +16,14 @@ from app.errors import CaptureCancelled, CaptureTimedOut
 T = TypeVar("T")
 
 
+def _eventfd_of(owner: object) -> int:
+    """A descriptor for one signal, which is closed when nobody holds ``owner`` any more. (At the end of the process a call may
+    still hang: then it is left to that.)"""
+    descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    weakref.finalize(owner, os.close, descriptor).atexit = False
+    return descriptor
+
+
 class Patience:
     """Cancellation and deadline of one capture. ``cancel`` may be called from a signal or from any thread."""
 
@@ -22,7 +31,7 @@ class Patience:
         """``timeout_sec`` counts from now; 0 means no limit."""
         self._timeout_sec = timeout_sec
         self._deadline = time.monotonic() + timeout_sec if timeout_sec else None
-        self._cancelled = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._cancelled = _eventfd_of(self)
 
     def cancel(self) -> None:
         """Make every wait, present and to come, end with ``CaptureCancelled``."""
@@ -73,7 +82,7 @@ class Call(Generic[T]):
 
     def __init__(self, function: Callable[[], T]) -> None:
         self.future: Future[T] = Future()
-        self.done = os.eventfd(0, os.EFD_CLOEXEC)
+        self.done = _eventfd_of(self)
         threading.Thread(target=self._run, args=(function,), name="libvirt-call", daemon=True).start()
 
     def _run(self, function: Callable[[], T]) -> None:

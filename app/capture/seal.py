@@ -155,6 +155,11 @@ class Seal:
                     return manifest
                 except FileExistsError:
                     self._rename()
+                except OSError:
+                    if not _is_second_name(manifest_path(self._dump)):
+                        raise
+                    self._published = True  # it exists; whether its name outlives a power cut, the disk would not say
+                    return manifest
         except OSError as error:
             raise self._as_ours(error) from error
 
@@ -232,8 +237,8 @@ class Seal:
     def _rename(self) -> None:
         """Move the partial file to the next free name, keeping its lock; what stands under the old name is not ours."""
         old_partial, old_manifest = partial_path(self._dump), partial_path(manifest_path(self._dump))
-        if self._dump.exists() and self._dump.samefile(old_partial):
-            self._dump.unlink()  # our own second name: the manifest's name was the one that is taken
+        if _is_second_name(self._dump):
+            self._dump.unlink()  # the manifest's name was the one that is taken
         while True:
             self._attempt += 1
             dump = self._name(self._attempt)
@@ -247,9 +252,18 @@ class Seal:
 
     def _discard(self) -> None:
         if not self._published:
+            if _is_second_name(self._dump):
+                self._dump.unlink()
             partial_path(manifest_path(self._dump)).unlink(missing_ok=True)
             partial_path(self._dump).unlink(missing_ok=True)
         os.close(self._file)
+
+
+def _is_second_name(final: Path) -> bool:
+    """Whether ``final`` is the file that we wrote, and nobody else's."""
+    with contextlib.suppress(FileNotFoundError):
+        return final.samefile(partial_path(final))
+    return False
 
 
 def _taken(dump: Path) -> bool:

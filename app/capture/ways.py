@@ -109,8 +109,8 @@ def _live(under_way: UnderWay) -> Taken:
         max_stops_ms=max(order.final_stop_ms, order.paused_way_ms) if order.mode == "auto" else order.final_stop_ms,
         spool_memory_bytes=order.spool_memory_bytes,
     )
-    with looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: _captured(under_way)) as live:
-        stops = under_way.meter.stops()  # that for QEMU's headers, too
+    with looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: see_it_run_on(guest, report)) as live:
+        stops = _captured(under_way)  # that for QEMU's headers, too
         _send(live.image, under_way)
     return Taken(way="live", xml=live.xml, at=live.captured_at, stops=stops)
 

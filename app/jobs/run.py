@@ -69,7 +69,7 @@ class Run:
         self._fault: Fault | None = None
         self._guest = ""  # what was last seen of the guest: where a fault is told, its last sentence
         self._standing = False
-        self._overdue = self._cancelled = self._stopped = self._ran = self._unsure = False
+        self._overdue = self._cancelled = self._asked = self._stopped = self._ran = self._unsure = False
         self._cancelled_by: str | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -77,7 +77,8 @@ class Run:
         """Ask the capture to end, for the operator ``by``. In ``recording`` and after it nothing happens: the dump exists."""
         self._cancelled = True
         self._cancelled_by = self._cancelled_by or by
-        if self._process is not None and may_follow(self.job.phase, Phase.CANCELLED):
+        if self._process is not None and not self._asked and may_follow(self.job.phase, Phase.CANCELLED):
+            self._asked = True  # who asks again puts nothing off
             self._process.cancel()
             self._kill_in(_CANCEL_SEC)
 
@@ -96,13 +97,13 @@ class Run:
                 await self._parts.alarms.debts.owe(self.job.uuid)
             await self._capture()
             if self._manifest is None and self._dump_id is not None:
-                await self._tidy(self._dump_id)
+                await self._tidy()
             await self._end()
             if self._ran:
                 await self._settle()
         except StateError as error:
             log.error("job_not_journalled", job_id=self.job.job_id, code=error.code, message=str(error))
-            await asyncio.to_thread(drop_fifos, self._parts.settings.libvirt_uri, self._parts.settings.dump_dir)
+            await self._drop_leftovers()
             if self._ran:
                 self._parts.alarms.debts.fall_due(self.job.uuid)
             await self._fail_unjournalled(error)
@@ -213,16 +214,21 @@ class Run:
 
     # --- its end
 
-    async def _tidy(self, dump_id: str) -> None:
+    async def _tidy(self) -> None:
         """After a capture process that gave no dump: what it may have left, and the guest."""
-        settings = self._parts.settings
-        await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir)
-        with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
-            self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, dump_id)
+        await self._drop_leftovers()
         seen = await self._watch().see_it_run_on(self.job.uuid if self._ran else "", self.job)
         if self._guest or seen != RUNS_ON:
             self._guest = seen
-        await keep_promises(settings, self._watch())
+        await keep_promises(self._parts.settings, self._watch())
+
+    async def _drop_leftovers(self) -> None:
+        """The FIFO and the partial files of its dead process; a dump that was sealed all the same is kept."""
+        settings = self._parts.settings
+        await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir)
+        if self._dump_id is not None:
+            with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
+                self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, self._dump_id)
 
     def _watch(self) -> Watch:
         return Watch(hypervisor=self._parts.hypervisor, journal=self._parts.journal, alarms=self._parts.alarms)

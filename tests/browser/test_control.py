@@ -31,10 +31,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield started
 
 
-async def shown(visitor: Visitor) -> list[str]:
-    """The names of the VMs that can be seen in the list."""
-    names = visitor.page.locator("#vms-list > li:not([hidden]) [data-field=name]")
-    return await names.all_inner_texts()
+async def expect_shown(visitor: Visitor, names: list[str]) -> None:
+    """These VMs and no others come to be seen in the list."""
+    await expect(visitor.page.locator("#vms-list > li:not([hidden]) [data-field=name]")).to_have_text(names)
 
 
 def part(visitor: Visitor, name: str) -> Locator:
@@ -61,7 +60,7 @@ async def test_vms_are_searched_chosen_and_dumped_together(small_service: Servic
     visitor = await window(small_service)
     await visitor.live()
     page, search, chosen = visitor.page, part(visitor, "vms-search"), part(visitor, "vms-chosen")
-    assert await shown(visitor) == [ALPHA.name, BETA.name, GONE.name]
+    await expect_shown(visitor, [ALPHA.name, BETA.name, GONE.name])
     await expect(field(visitor.vm(ALPHA.uuid), "memory")).to_have_text("64 MiB")
     await expect(field(visitor.vm(ALPHA.uuid), "state")).to_have_text("running")
     await expect(visitor.choice(GONE.uuid)).to_be_disabled()
@@ -70,10 +69,10 @@ async def test_vms_are_searched_chosen_and_dumped_together(small_service: Servic
     await expect(visitor.dump_button).to_have_text("Dump selected VM")
 
     await search.fill("ALP")
-    assert await shown(visitor) == [ALPHA.name]
+    await expect_shown(visitor, [ALPHA.name])
     await page.get_by_role("button", name="Select all shown").click()
     await search.fill("nobody")
-    assert await shown(visitor) == []
+    await expect_shown(visitor, [])
     await expect(part(visitor, "vms-none")).to_contain_text("No VM matches “nobody”")
     await expect(chosen).to_have_text("1 selected (1 not shown), 64 MiB")
     await search.fill("")
@@ -213,7 +212,7 @@ async def test_five_hundred_vms_and_strange_names_keep_the_panel_as_it_is(stage:
     await expect(visitor.page.locator("#vms-list > li")).to_have_count(504)
     assert await dump.bounding_box() == before
     await part(visitor, "vms-search").fill("img src")
-    assert await shown(visitor) == [feed.STRANGE_NAMES[0]]
+    await expect_shown(visitor, [feed.STRANGE_NAMES[0]])
     await part(visitor, "vms-search").fill("vm-499")
     await visitor.page.get_by_role("button", name="Select all shown").click()
     await expect(part(visitor, "vms-chosen")).to_contain_text("1 selected")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -346,7 +347,7 @@ def closed(tmp_path: Path) -> Iterator[Gate]:
         yield made
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_cancels_it(tmp_path: Path, closed: Gate, number: signal.Signals) -> None:
     memdump = CommandLine(tmp_path, closed.uri)
     with memdump.start("--json", "alpha", "beta") as process, closed.somebody_waits():
@@ -355,6 +356,43 @@ def test_a_signal_cancels_it(tmp_path: Path, closed: Gate, number: signal.Signal
         out, _ = process.communicate()
     assert code == 8
     assert {json.loads(line)["code"] for line in out.splitlines()} == {"cancelled"}
+    assert list(memdump.dump_dir.iterdir()) == []
+
+
+def test_a_terminal_that_goes_cancels_it(tmp_path: Path, closed: Gate) -> None:
+    memdump = CommandLine(tmp_path, closed.uri)
+    ours, theirs = os.openpty()
+    command = [sys.executable, str(SCRIPT), "alpha"]
+    with subprocess.Popen(command, env=memdump.environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        with closed.somebody_waits():
+            os.close(ours)
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(ENDS_SEC) == 8
+
+
+def test_with_nohup_it_outlives_its_terminal(tmp_path: Path, closed: Gate) -> None:
+    memdump = CommandLine(tmp_path, closed.uri)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = memdump.start("--json", "alpha")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with process, closed.somebody_waits():
+        ignored = re.search(r"^SigIgn:\t([0-9a-f]+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(ENDS_SEC) == 8
+    assert ignored is not None
+    assert int(ignored[1], 16) & 1 << signal.SIGHUP - 1
+
+
+def test_a_reader_that_went_away_gets_no_complaint(memdump: CommandLine) -> None:
+    with memdump.start("--json", "nobody", "alpha") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(ENDS_SEC) == 8
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
     assert list(memdump.dump_dir.iterdir()) == []
 
 

@@ -65,6 +65,8 @@ def test_guest_is_not_stopped_for_its_headers_where_that_would_be_too_long(own_l
         heard = [name for name, _ in listener.heard()]
     assert (refused.code, refused.lines[-1]["code"]) == (6, "layout-unknown")
     assert "max_pause_ms" in refused.lines[-1]["message"]
+    phases = [line["phase"] for line in refused.lines if line["event"] == "phase"]
+    assert phases == ["preparing", "capturing"]  # its time limit is in force as long as the paused way could follow
     assert heard == ["STOP", "RESUME"]
     assert list((tmp_path / "dumps").iterdir()) == []
 

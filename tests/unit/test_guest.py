@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import libvirt
@@ -18,6 +20,7 @@ from app.capture.report import Report
 from app.errors import RUNS_ON, HypervisorNotResponding
 from app.lines import Line, WarningLine
 from app.model import Domain, DomainState
+from tests.faults.processes import eventually
 
 
 class Broken:
@@ -65,6 +68,7 @@ def test_what_a_call_returned_before_the_connection_broke_counts(connection: Con
 
 # --- after a capture
 
+OPEN = Path("/proc/self/fd")
 HELD = (libvirt.VIR_ERR_INTERNAL_ERROR, 'Failed to get "write" lock')
 NOT_RUNNING = (libvirt.VIR_ERR_OPERATION_INVALID, "domain is not running")
 STANDS = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_DUMP]
@@ -163,6 +167,25 @@ def test_libvirt_that_dies_while_the_guest_is_looked_at_costs_no_dump_and_is_tol
     raw.then = lambda: setattr(conn, "isAlive", lambda: False)
     said = "Whether vm-web-01 runs on could not be seen, for libvirt does not answer. Look at it."
     assert _seen(raw, conn) == ([("guest-state-unknown", said)], said)
+
+
+def test_guest_that_libvirt_works_on_is_left_alone_and_not_said_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.capture.guest._JOB_ENDS_SEC", 0.0)
+    raw = Raw()
+    monkeypatch.setattr(raw, "jobInfo", lambda: [libvirt.VIR_DOMAIN_JOB_UNBOUNDED])
+    warnings, seen = _seen(raw, Sound())
+    assert [code for code, _ in warnings] == ["guest-state-unknown"]
+    assert "vm-web-01 stands still while libvirt works on it" in seen
+    assert raw.active
+
+
+def test_calls_and_their_patience_leave_no_descriptor_open() -> None:
+    before = set(OPEN.iterdir())
+    connection = Connection("qemu:///system", cast("libvirt.virConnect", Sound()), Patience())
+    assert [connection.call(lambda: number) for number in range(20)]  # noqa: B023 - called at once
+    del connection
+    gc.collect()
+    eventually(lambda: set(OPEN.iterdir()) <= before, "all are closed")
 
 
 def test_job_lock_that_somebody_holds_for_long_costs_no_dump() -> None:

@@ -1,5 +1,7 @@
 """One pass from bytes to a named dump: hashes, bounds, names, and what is left when it fails."""
 
+import contextlib
+import errno
 import gzip
 import hashlib
 import os
@@ -16,7 +18,7 @@ import pytest
 from app.capture.codecs import BLOCK_BYTES, Buffer, Pieces, codec
 from app.capture.patience import Patience
 from app.capture.seal import SHORT, SLOTS, Image, Seal
-from app.errors import CaptureCancelled, DumpDirUnusable, NoSpace
+from app.errors import CaptureCancelled, DumpDirUnusable, NoSpace, SealFailed
 from app.evidence import finish_partials, manifest_path, partial_path
 from app.model import ALGORITHMS, Algorithm, Manifest
 from tests.unit.test_evidence import manifest_of
@@ -95,6 +97,27 @@ def test_a_name_taken_at_the_last_moment_is_left_and_the_next_one_used(tmp_path:
     assert manifest.dump_path == str(tmp_path / "101_1-2.mem.gz")
     assert gzip.decompress(Path(manifest.dump_path).read_bytes()) == b"x"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([taken, "101_1-2.mem.gz", "101_1-2.mem.gz.manifest.json"])
+
+
+@pytest.mark.parametrize(("syncs", "exists"), [(0, False), (1, True)])
+def test_a_disk_that_fails_between_the_names_leaves_the_whole_dump_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syncs: int, exists: bool
+) -> None:
+    left = iter(range(syncs))
+
+    def sync(_folder: Path) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with Seal(tmp_path, "101", 1, codec("gzip"), RESERVE) as seal:
+        feed(seal, [b"x"])
+        image = seal.finish(Patience())
+        monkeypatch.setattr("app.evidence.sync_folder", sync)
+        with contextlib.nullcontext() if exists else pytest.raises(SealFailed, match="Nothing of it was kept"):
+            seal.publish(lambda path: describe(image, path))
+    finish_partials(tmp_path)
+    dump = tmp_path / "101_1.mem.gz"
+    assert sorted(tmp_path.iterdir()) == ([dump, manifest_path(dump)] if exists else [])
 
 
 def test_two_seals_of_the_same_second_get_different_names(tmp_path: Path) -> None:
