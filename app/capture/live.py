@@ -87,19 +87,27 @@ class GivenUp(Exception):
     """This try does not converge; ``str()`` says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class After:
+    """What is done when the guest should run again, before anything that takes time: it is ``captured``, and nothing can come of it
+    but the image; or, while that is not known yet, somebody just ``looks``."""
+
+    looks: Callable[[], object]
+    captured: Callable[[], object]
+
+
 @contextmanager
-def live_image(plan: LivePlan, meter: PauseMeter, report: Report, at_once: Callable[[], object]) -> Iterator[LiveImage]:
+def live_image(plan: LivePlan, meter: PauseMeter, report: Report, after: After) -> Iterator[LiveImage]:
     """The guest's memory of one instant, as the bytes of a vmcore; the spool goes with the block.
 
-    ``at_once`` is called when the guest should run again, before anything that takes time. Raises ``LiveNotPossible``,
+    Raises ``LiveNotPossible``,
     ``LiveNotConverging``, ``NoSpace``, ``StreamMalformed`` and what ``Stream`` raises.
     """
     refuse_passthrough(plan.guest.domain.name, plan.xml)
     refuse_other_modules(plan.guest.domain.name, plan.xml)
     with open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes) as spool:
         machine, captured_at = _tried(plan, spool, meter, report)
-        at_once()
-        image, xml = _laid_out(plan, machine, spool, meter, report)
+        image, xml = _laid_out(plan, machine, spool, meter, report, after)
         yield LiveImage(image, xml, captured_at)
 
 
@@ -242,15 +250,26 @@ def _tell(migration: Migration, stream: Stream, report: Report) -> None:
     )
 
 
-def _laid_out(plan: LivePlan, machine: Machine, spool: Spool, meter: PauseMeter, report: Report) -> tuple[CoreImage, str]:
-    """Where QEMU maps the blocks, and the XML that agrees: by the rules, else by QEMU's own headers, asked for once in each run
-    of the guest."""
+def _laid_out(
+    plan: LivePlan, machine: Machine, spool: Spool, meter: PauseMeter, report: Report, after: After
+) -> tuple[CoreImage, str]:
+    """Where QEMU maps the blocks, and the XML that agrees: by the rules, else by QEMU's own headers. What can still end in the
+    paused way has the capture's time limit."""
     chipset_of(machine)  # of another kind of machine its headers would not tell enough either
     try:
         ranges, xml = laid_out_by_rules(machine, spool.block_list, plan.xml, plan.guest.xml)
-        return CoreImage(spool, ranges, machine), xml
-    except LayoutUnknown as error:
-        why = error
+        image = CoreImage(spool, ranges, machine)
+    except LayoutUnknown as why:
+        after.looks()
+        image, xml = _laid_out_by_qemu(plan, machine, spool, meter, report, why)
+    after.captured()
+    return image, xml
+
+
+def _laid_out_by_qemu(
+    plan: LivePlan, machine: Machine, spool: Spool, meter: PauseMeter, report: Report, why: LayoutUnknown
+) -> tuple[CoreImage, str]:
+    """It is asked for its headers once in each run of the guest."""
     xml = plan.guest.xml()
     refuse_other_modules(plan.guest.domain.name, xml)
     known = KnownHeader(plan.where, plan.guest)

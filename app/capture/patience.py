@@ -7,8 +7,9 @@ import select
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from app.errors import CaptureCancelled, CaptureTimedOut
@@ -41,6 +42,15 @@ class Patience:
         """Count ``timeout_sec`` from now; 0 means no limit. What is cancelled stays so."""
         self._timeout_sec = timeout_sec
         self._deadline = time.monotonic() + timeout_sec if timeout_sec else None
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """What was ``restart``ed in here is forgotten afterwards: the limit of before counts again."""
+        before = self._timeout_sec, self._deadline
+        try:
+            yield
+        finally:
+            self._timeout_sec, self._deadline = before
 
     def check(self) -> None:
         """Raises ``CaptureCancelled`` or ``CaptureTimedOut`` if it is so."""

@@ -94,7 +94,7 @@ def _allow_pause(under_way: UnderWay, allowed_ms: int, cause: CaptureError | Non
 
 
 def _live(under_way: UnderWay) -> Taken:
-    from app.capture.live import LivePlan, live_image  # NumPy: the paused way neither needs it nor waits for it
+    from app.capture.live import After, LivePlan, live_image  # NumPy: the paused way neither needs it nor waits for it
 
     order, guest, report = under_way.order, under_way.guest, under_way.report
     report.way("live")
@@ -109,8 +109,9 @@ def _live(under_way: UnderWay) -> Taken:
         max_stops_ms=max(order.final_stop_ms, order.paused_way_ms) if order.mode == "auto" else order.final_stop_ms,
         spool_memory_bytes=order.spool_memory_bytes,
     )
-    with looked_after(guest, report), live_image(plan, under_way.meter, report, lambda: see_it_run_on(guest, report)) as live:
-        stops = _captured(under_way)  # that for QEMU's headers, too
+    after = After(looks=lambda: _seen(under_way), captured=lambda: _captured(under_way))
+    with looked_after(guest, report), live_image(plan, under_way.meter, report, after) as live:
+        stops = under_way.meter.stops()  # that for QEMU's headers, too
         _send(live.image, under_way)
     return Taken(way="live", xml=live.xml, at=live.captured_at, stops=stops)
 
@@ -168,6 +169,12 @@ def _read(stream: Stream, under_way: UnderWay, *, expect_elf: bool) -> None:
             f"The image ended after {done} bytes, and its headers promise {total}. libvirtd or QEMU may have died. Try again."
         )
     under_way.report.progress(done, total or done, guest_paused=stream.guest_paused, always=True)
+
+
+def _seen(under_way: UnderWay) -> None:
+    """See that the guest runs on, though it is not known yet whether the memory is captured: the time limit stays."""
+    with under_way.patience.set_aside():
+        see_it_run_on(under_way.guest, under_way.report)
 
 
 def _captured(under_way: UnderWay) -> Stops:

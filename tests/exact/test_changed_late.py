@@ -12,7 +12,7 @@ from app.capture.connection import connect
 from app.capture.elfcore import read_header
 from app.capture.guest import Guest as Running
 from app.capture.guest import look_up
-from app.capture.live import LiveImage, LivePlan, live_image
+from app.capture.live import After, LiveImage, LivePlan, live_image
 from app.capture.patience import Patience
 from app.capture.pausemeter import PauseMeter
 from app.capture.report import Report
@@ -23,6 +23,7 @@ from demo import Guest, PrivateLibvirt, Shape
 from tests.exact.conftest import Stand
 from tests.qemu.outside import virsh
 
+NOTHING_IS_DONE = After(looks=lambda: None, captured=lambda: None)
 IDLE = Guest(name="vm-late-01", memory_mib=128, boots=False, shape=Shape(room_mib=128))
 DIMM = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>"
 
@@ -66,7 +67,7 @@ def captured(lab: PrivateLibvirt, kind: type[Running], folder: Path, told: list[
             max_stops_ms=300,
             spool_memory_bytes=None,
         )
-        with PauseMeter(guest) as meter, live_image(plan, meter, Report("7", told.append), lambda: None) as image:
+        with PauseMeter(guest) as meter, live_image(plan, meter, Report("7", told.append), NOTHING_IS_DONE) as image:
             yield image
 
 
