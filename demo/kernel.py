@@ -5,12 +5,17 @@ Nothing is installed: the package is downloaded and unpacked.
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import zstandard
 
 CACHE = Path(__file__).resolve().parent.parent / "var" / "demo"
 _INIT = Path(__file__).with_name("init.sh")
@@ -19,6 +24,12 @@ _BUSYBOX = Path("/bin/busybox")
 _META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")  # Debian's, Ubuntu's
 _KERNEL_PACKAGE = re.compile(r"Depends: (linux-image-\d\S+)")
 _MODULE = "qemu_fw_cfg.ko"  # tells QEMU where the kernel's VMCOREINFO is; loaded in guests that are made for it
+_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".ko": bytes,
+    ".xz": lzma.decompress,
+    ".gz": gzip.decompress,
+    ".zst": lambda packed: zstandard.ZstdDecompressor().decompressobj().decompress(packed),
+}
 _RELEASE = re.compile(rb"(\d+\.\d+\.\S+) \(")  # the boot sector's kernel_version (Documentation/arch/x86/boot.rst)
 _SETUP_BYTES = 32 << 10
 _FETCH_SEC = 300.0
@@ -47,20 +58,38 @@ def kernel(cache: Path = CACHE) -> Kernel:
 
 
 def _fetch(image: Path, module: Path) -> None:
-    """Unpack the newest kernel package into a folder of its own and keep the kernel and one module."""
+    """Unpack the newest kernel package into a folder of its own and keep the kernel and one module, which Ubuntu has in another."""
+    package = _package()
     with tempfile.TemporaryDirectory(dir=image.parent, prefix=".fetch-") as name:
-        folder = Path(name)
-        _run("apt-get", "download", "--quiet", "-o", "APT::Sandbox::User=root", _package(), cwd=folder)
-        (package,) = folder.glob("*.deb")
-        _run("dpkg", "-x", str(package), str(folder / "tree"), cwd=folder)
-        found = sorted((folder / "tree" / "boot").glob("vmlinuz-*"))
+        tree = _unpacked(package, Path(name))
+        found = sorted((tree / "boot").glob("vmlinuz-*"))
         if not found:
-            raise KernelMissing(f"{package.name} holds no kernel")
-        modules = sorted((folder / "tree").rglob(_MODULE))
-        if not modules:
-            raise KernelMissing(f"{package.name} holds no {_MODULE}")
-        modules[0].rename(module)
+            raise KernelMissing(f"{package} holds no kernel")
+        if (text := module_in(tree)) is None:
+            package = package.replace("linux-image-", "linux-modules-")
+            text = module_in(_unpacked(package, Path(name)))
+        if text is None:
+            raise KernelMissing(f"{package} holds no {_MODULE}")
+        new = Path(name) / _MODULE
+        new.write_bytes(text)
+        new.rename(module)
         found[0].rename(image)
+
+
+def _unpacked(package: str, folder: Path) -> Path:
+    """What the package would install, below a folder of its own in ``folder``."""
+    there = folder / package
+    there.mkdir()
+    _run("apt-get", "download", "--quiet", "-o", "APT::Sandbox::User=root", package, cwd=there)
+    (file,) = there.glob("*.deb")
+    _run("dpkg", "-x", str(file), "tree", cwd=there)
+    return there / "tree"
+
+
+def module_in(tree: Path) -> bytes | None:
+    """The module, which a distribution may have compressed: Debian by xz since 13, Ubuntu by zstd."""
+    found = sorted(tree.rglob(f"{_MODULE}*"))
+    return _DECOMPRESS[found[0].suffix](found[0].read_bytes()) if found else None
 
 
 def _package() -> str:
@@ -111,11 +140,8 @@ def debug_kernel(cache: Path = CACHE) -> Path:
     target = cache / f"vmlinux-{release}"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=cache, prefix=".debug-") as name:
-            package = f"linux-image-{release}-dbg"
-            _run("apt-get", "download", "--quiet", "-o", "APT::Sandbox::User=root", package, cwd=Path(name))
-            (path,) = Path(name).glob("*.deb")
-            _run("dpkg", "-x", str(path), "tree", cwd=Path(name))
-            (Path(name) / "tree/usr/lib/debug/boot" / target.name).rename(target)
+            tree = _unpacked(f"linux-image-{release}-dbg", Path(name))
+            (tree / "usr/lib/debug/boot" / target.name).rename(target)
     return target
 
 
