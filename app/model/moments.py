@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 
 
 def rfc3339(moment: datetime) -> str:
-    """``2026-11-23T10:30:00.000000Z``: UTC, always six digits of microseconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """``2026-11-23T10:30:00.000000Z``: UTC, always six digits of microseconds.
+
+    And always four of the year, so that times sort as their texts do: ``strftime`` writes 999 for the year 999.
+    """
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def from_rfc3339(text: str) -> datetime:

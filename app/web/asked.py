@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from app.errors import RequestError
-from app.model import is_timestamp
+from app.model import is_timestamp, rfc3339
 from app.records.search import Filters, Order, Position
 from app.web.requests import Query
 
@@ -78,9 +78,9 @@ class CsvQuery(RangeQuery, frozen=True, kw_only=True):
             raise RequestError(f"date={text!r} is not a date such as 2026-11-23.", place="date")
         begin = _midnight("date", text)
         try:
-            return _text(begin), _text(begin + timedelta(days=1))
+            return rfc3339(begin), rfc3339(begin + timedelta(days=1))
         except OverflowError:  # the last day that there is
-            return _text(begin), None
+            return rfc3339(begin), None
 
 
 class RecordsQuery(CsvQuery, frozen=True, kw_only=True):
@@ -136,7 +136,7 @@ def _no_cursor() -> RequestError:
 
 def _moment(name: str, text: str) -> str:
     if _DAY.fullmatch(text):
-        return _text(_midnight(name, text))
+        return rfc3339(_midnight(name, text))
     found = _TIME.fullmatch(text.upper())
     if found is None:
         hint = " (a + in an address has to be written %2B)" if re.search(r" [0-9]{2}:[0-9]{2}\Z", text) else ""
@@ -146,7 +146,7 @@ def _moment(name: str, text: str) -> str:
     try:
         # Records have six digits: one that is before a moment between two microseconds is before the later of them.
         between = timedelta(microseconds=1 if (found[1] or "")[_MICROSECOND_DIGITS:].strip("0") else 0)
-        return _text(datetime.fromisoformat(text.upper()) + between)
+        return rfc3339(datetime.fromisoformat(text.upper()) + between)
     except (ValueError, OverflowError):
         raise _no_such(name, text) from None
 
@@ -160,8 +160,3 @@ def _midnight(name: str, text: str) -> datetime:
 
 def _no_such(name: str, text: str) -> RequestError:
     return RequestError(f"{name}={text!r} is not in the calendar.", place=name)
-
-
-def _text(moment: datetime) -> str:
-    """As manifests write times. (Of a year before 1000 ``strftime`` gives fewer than four digits, which would sort wrong.)"""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

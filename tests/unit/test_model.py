@@ -321,6 +321,7 @@ def test_a_moment_survives_being_written_and_is_written_one_way(moment: datetime
 def test_moments_are_told_in_utc_with_microseconds_and_a_naive_one_is_refused() -> None:
     assert rfc3339(NOW) == "2026-11-23T10:30:00.000000Z"
     assert rfc3339(NOW.astimezone(timezone(timedelta(hours=2)))) == rfc3339(NOW)
+    assert rfc3339(NOW.replace(year=999, microsecond=1)) == "0999-11-23T10:30:00.000001Z" < rfc3339(NOW)
     with pytest.raises(ValueError, match="no offset"):
         from_rfc3339("2026-11-23T10:30:00")
 
