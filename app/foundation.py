@@ -56,11 +56,12 @@ def lay_foundation(settings: Settings) -> Foundation:
 
 
 def vouching_of(settings: Settings) -> str:
-    """What decides whom a provider vouches for, and as what; nothing where none does."""
+    """What decides whom a provider vouches for, and as what; nothing where none does. Of groups that have a role the first counts,
+    so their order does, too."""
     if settings.auth != "oidc":
         return ""
     oidc = settings.oidc
-    return json.dumps([oidc.issuer, oidc.client_id, oidc.groups_claim, sorted(settings.group_roles)])
+    return json.dumps([oidc.issuer, oidc.client_id, oidc.groups_claim, settings.group_roles])
 
 
 def first_lines(foundation: Foundation, url: str) -> Sequence[str]:

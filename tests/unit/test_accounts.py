@@ -268,10 +268,14 @@ def test_what_decides_whom_a_provider_vouches_for_is_told_apart() -> None:
         "MEMDUMP_OIDC_CLIENT_ID": "dumps", "MEMDUMP_GROUP_ROLES": '{"a": "viewer", "b": "operator"}',
     }  # fmt: skip
     found = {vouching_of(Settings.from_environment(oidc | change)) for change in (
-        {}, {"MEMDUMP_PORT": "9000"}, {"MEMDUMP_GROUP_ROLES": '{"b": "operator", "a": "viewer"}'},
+        {}, {"MEMDUMP_PORT": "9000"}, {"MEMDUMP_GROUP_ROLES": '{ "a":"viewer","b":"operator" }'},
     )}  # fmt: skip
     assert len(found) == 1
-    for change in ({"MEMDUMP_OIDC_ISSUER": "https://other.example"}, {"MEMDUMP_GROUP_ROLES": '{"a": "viewer"}'}):
+    for change in (
+        {"MEMDUMP_OIDC_ISSUER": "https://other.example"},
+        {"MEMDUMP_GROUP_ROLES": '{"a": "viewer"}'},
+        {"MEMDUMP_GROUP_ROLES": '{"b": "operator", "a": "viewer"}'},  # who is in both is an operator by this one
+    ):
         assert vouching_of(Settings.from_environment(oidc | change)) not in found
     assert vouching_of(Settings.from_environment({})) == ""
 
