@@ -16,6 +16,7 @@
     │   ├── TokenUnknown                 token-unknown
     │   ├── LastAdministrator            last-administrator
     │   ├── BeyondOwnRights              beyond-own-rights
+    │   ├── OutlivesToken                beyond-own-rights (those of the token that asks, which expires)
     │   ├── TooManyTokens                too-many-tokens
     │   ├── PasswordWrong                password-wrong
     │   └── TooManyLogins                too-many-logins   (and when to try again)
@@ -179,6 +180,18 @@ class BeyondOwnRights(AccessError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"A token of {name} cannot have more rights than {name} has, nor a wider scope.")
+
+
+class OutlivesToken(AccessError):
+    """What was asked for with a token that expires would be there after it."""
+
+    code = "beyond-own-rights"
+
+    def __init__(self, expires_at: str) -> None:
+        super().__init__(
+            f"This token expires at {expires_at}, and gives nobody a password, more rights or a wider scope, which would be there "
+            "after it. Log in, or show a token that never expires."
+        )
 
 
 class TooManyTokens(AccessError):

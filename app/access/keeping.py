@@ -23,7 +23,8 @@ from app.state import State
 
 class Keeping:
     """All of it raises ``StateError``; what cannot be is an ``AccessError`` or a ``RequestError``. Who may ask for what of
-    accounts the caller has looked at; of tokens it is looked at here."""
+    accounts the caller has looked at; of tokens it is looked at here. ``by`` is who asks: what they give by a token that expires
+    does not outlive it, or one that got out for a day would be there for ever."""
 
     def __init__(self, state: State, passwords: Passwords) -> None:
         self._state = state
@@ -33,34 +34,42 @@ class Keeping:
         """By name."""
         return await self._state.read(accounts.every)
 
-    async def make_account(self, name: str, role: Role, scope: Scope, password: str | None) -> Account:
+    async def make_account(self, by: Identity, name: str, role: Role, scope: Scope, password: str | None) -> Account:
         """Without a password nobody can log in as it yet."""
         hashed = None if password is None else await self._passwords.hash_of(password)
         noted, now = note("account-made", name, role=role, scope=str(scope)), _now()
 
         def work(connection: sqlite3.Connection) -> Account:
+            if hashed is not None:
+                tokens.check_lasting(connection, by.token)
             made = accounts.add(connection, name, role, scope, hashed, now)
             append(connection, noted)
             return made
 
         return await self._state.run(work)
 
-    async def change_account(self, name: str, role: Role, scope: Scope) -> Account:
+    async def change_account(self, by: Identity, name: str, role: Role, scope: Scope) -> Account:
         """Tokens that reach further than it then does are revoked."""
         noted, now = note("account-changed", name, role=role, scope=str(scope)), _now()
 
         def work(connection: sqlite3.Connection) -> Account:
+            before = accounts.named(connection, name)
+            accounts.check(role, scope)  # first: to compare what has no bounds would take as long as one likes
+            if not (ROLES[role] <= ROLES[before.role] and scope.within(before.scope)):
+                tokens.check_lasting(connection, by.token)
             changed = accounts.change(connection, name, role, scope, now)
             append(connection, noted)
             return changed
 
         return await self._state.run(work)
 
-    async def set_password(self, name: str, password: str) -> None:
-        """Ends every session of the account."""
+    async def set_password(self, by: Identity | None, name: str, password: str) -> None:
+        """Ends every session of the account. ``by`` None: who asks has given the password before, and can log in by that anyway."""
         hashed, noted = await self._passwords.hash_of(password), note("password-changed", name)
 
         def work(connection: sqlite3.Connection) -> None:
+            if by is not None:
+                tokens.check_lasting(connection, by.token)
             accounts.set_password(connection, name, hashed)
             append(connection, noted)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.access import accounts
 from app.access.schema import scope_as_text, scope_from_text
-from app.errors import BeyondOwnRights, RequestError, TokenUnknown, TooManyTokens
+from app.errors import BeyondOwnRights, OutlivesToken, RequestError, TokenUnknown, TooManyTokens
 from app.rights import ROLES, Role
 from app.scope import WHOLE, Scope
 
@@ -54,13 +54,20 @@ def valid(connection: sqlite3.Connection, number: int) -> Token:
 def end_of_another(connection: sqlite3.Connection, asking: int | None, expires_at: str | None) -> str | None:
     """When a token ends that is asked for with the token ``asking`` (None: with none): by itself when that does, and never later,
     or one that got out for a day would be there for ever. Raises ``TokenUnknown``, ``RequestError``."""
-    latest = None if asking is None else valid(connection, asking).expires_at
+    latest = _end_of(connection, asking)
     if latest is not None and expires_at is not None and expires_at > latest:
         raise RequestError(
             f"A token does not outlive the one that it is made with, and that expires at {latest}. Choose no later end, or none.",
             place="$.expires_at",
         )
     return expires_at or latest
+
+
+def check_lasting(connection: sqlite3.Connection, asking: int | None) -> None:
+    """Before the token ``asking`` (None: with none) gives somebody what has no end, a password by which they log in or more rights.
+    Raises ``TokenUnknown``, ``OutlivesToken``."""
+    if (latest := _end_of(connection, asking)) is not None:
+        raise OutlivesToken(latest)
 
 
 def add(
@@ -108,6 +115,11 @@ def withdraw(connection: sqlite3.Connection, number: int, now: str, *, account: 
     if not changed:
         raise TokenUnknown(number)
     return _token(connection.execute(f"{_EVERY} WHERE number = ?", (number,)).fetchone())
+
+
+def _end_of(connection: sqlite3.Connection, number: int | None) -> str | None:
+    """Raises ``TokenUnknown``."""
+    return None if number is None else valid(connection, number).expires_at
 
 
 def _make_room(connection: sqlite3.Connection, account: str, now: str) -> None:

@@ -108,20 +108,22 @@ async def make_account(request: web.Request) -> web.StreamResponse:
     """``POST /api/accounts``."""
     asked = requests.body(await request.read(), requests.AccountBody)
     about(asked.name)
-    made = await request.app[keys.KEEPING].make_account(asked.name, asked.role, asked.scope, asked.password)
+    by = request[keys.IDENTITY]
+    made = await request.app[keys.KEEPING].make_account(by, asked.name, asked.role, asked.scope, asked.password)
     return as_json(Account.of(made), status=201)
 
 
 async def change_account(request: web.Request) -> web.StreamResponse:
     """``POST /api/accounts/{name}/change``."""
     asked = requests.body(await request.read(), requests.AccountChangeBody)
-    return as_json(Account.of(await request.app[keys.KEEPING].change_account(request.match_info["name"], asked.role, asked.scope)))
+    by, name = request[keys.IDENTITY], request.match_info["name"]
+    return as_json(Account.of(await request.app[keys.KEEPING].change_account(by, name, asked.role, asked.scope)))
 
 
 async def set_password(request: web.Request) -> web.StreamResponse:
     """``POST /api/accounts/{name}/password``."""
     asked = requests.body(await request.read(), requests.PasswordBody)
-    await request.app[keys.KEEPING].set_password(request.match_info["name"], asked.password)
+    await request.app[keys.KEEPING].set_password(request[keys.IDENTITY], request.match_info["name"], asked.password)
     return web.Response(status=204)
 
 
@@ -139,7 +141,7 @@ async def change_own_password(request: web.Request, old: str, new: str) -> None:
         raise AccountUnknown(identity.name)
     address = request.app[keys.PROXIES].address(request)
     await request.app[keys.ACCESS].check_password(identity.account, old, address or "")
-    await request.app[keys.KEEPING].set_password(identity.account, new)
+    await request.app[keys.KEEPING].set_password(None, identity.account, new)
 
 
 async def remove_account(request: web.Request) -> web.StreamResponse:

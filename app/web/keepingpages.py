@@ -47,21 +47,23 @@ async def make_account(request: web.Request) -> web.StreamResponse:
     form = await form_of(request)
     name = form.get("name", "").strip()
     about(name)
-    await request.app[keys.KEEPING].make_account(name, _role(form), _scope(form), form.get("password") or None)
+    by = request[keys.IDENTITY]
+    await request.app[keys.KEEPING].make_account(by, name, _role(form), _scope(form), form.get("password") or None)
     return _to(ACCOUNTS)
 
 
 async def change_account(request: web.Request) -> web.StreamResponse:
     """``POST /accounts/{name}/change``."""
     form = await form_of(request)
-    await request.app[keys.KEEPING].change_account(request.match_info["name"], _role(form), _scope(form))
+    by, name = request[keys.IDENTITY], request.match_info["name"]
+    await request.app[keys.KEEPING].change_account(by, name, _role(form), _scope(form))
     return _to(ACCOUNTS)
 
 
 async def set_password(request: web.Request) -> web.StreamResponse:
     """``POST /accounts/{name}/password``. Who sets their own is asked to log in with it."""
     form = await form_of(request)
-    await request.app[keys.KEEPING].set_password(request.match_info["name"], form.get("password", ""))
+    await request.app[keys.KEEPING].set_password(request[keys.IDENTITY], request.match_info["name"], form.get("password", ""))
     return _to(ACCOUNTS)
 
 

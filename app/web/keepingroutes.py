@@ -8,6 +8,7 @@ from app.web.route import Reply, Route
 _HTML = "text/html"
 _FORM = "application/x-www-form-urlencoded"
 _GIVEN = ("account-unknown", "last-administrator")
+_LASTING = ("beyond-own-rights", "token-unknown")
 _NEW_TOKEN = ("account-unknown", "beyond-own-rights", "token-unknown", "too-many-tokens")
 _OWN_PASSWORD = ("account-unknown", "password-wrong", "too-many-logins")
 _BACK = Reply(303, "Done; to the page again.", content_type=None)
@@ -32,10 +33,10 @@ KEEPING = (
         right="administer",
         deed="account-made",
         group="Accounts and tokens",
-        what="Make an account.",
+        what="Make an account. With a password not by a token that expires: who logs in by that would be there after it.",
         body=requests.AccountBody,
         replies=[Reply(201, "The account.", [keeping.Account])],
-        problems=["account-exists"],
+        problems=["account-exists", *_LASTING],
     ),
     Route(
         method="POST",
@@ -45,10 +46,11 @@ KEEPING = (
         right="administer",
         deed="account-changed",
         group="Accounts and tokens",
-        what="Give an account another role and scope, at once also to who is logged in. Tokens that reach further are revoked.",
+        what="Give an account another role and scope, at once also to who is logged in. Tokens that reach further are revoked. "
+        "By a token that expires no more rights and no wider scope.",
         body=requests.AccountChangeBody,
         replies=[Reply(200, "The account.", [keeping.Account])],
-        problems=_GIVEN,
+        problems=[*_GIVEN, *_LASTING],
     ),
     Route(
         method="POST",
@@ -58,10 +60,10 @@ KEEPING = (
         right="administer",
         deed="password-changed",
         group="Accounts and tokens",
-        what="Set an account's password, and end all of its sessions. Its tokens stay.",
+        what="Set an account's password, and end all of its sessions. Its tokens stay. Not by a token that expires.",
         body=requests.PasswordBody,
         replies=[Reply(204, "Done.", content_type=None)],
-        problems=["account-unknown"],
+        problems=["account-unknown", *_LASTING],
     ),
     Route(
         method="POST",
@@ -162,7 +164,7 @@ KEEPING = (
         body=requests.KeepForm,
         body_type=_FORM,
         replies=[_BACK],
-        problems=["account-exists"],
+        problems=["account-exists", *_LASTING],
     ),
     Route(
         method="POST",
@@ -189,7 +191,7 @@ KEEPING = (
         body=requests.KeepForm,
         body_type=_FORM,
         replies=[_BACK],
-        problems=_GIVEN,
+        problems=[*_GIVEN, *_LASTING],
     ),
     Route(
         method="POST",
@@ -203,7 +205,7 @@ KEEPING = (
         body=requests.KeepForm,
         body_type=_FORM,
         replies=[_BACK],
-        problems=["account-unknown"],
+        problems=["account-unknown", *_LASTING],
     ),
     Route(
         method="POST",

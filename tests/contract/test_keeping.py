@@ -201,6 +201,42 @@ async def test_a_token_that_expires_makes_none_that_outlives_it(api: Api, nobody
     assert (await said(api.session, "POST", TOKENS, json={"label": "lasting"}))[1]["token"]["expires_at"] is None  # type: ignore[index] # the first one never expires
 
 
+async def test_an_administrators_token_that_expires_gives_nobody_what_would_be_there_after_it(
+    api: Api, nobody: aiohttp.ClientSession
+) -> None:
+    soon = rfc3339(datetime.now(UTC) + timedelta(hours=1))
+    made = (await said(api.session, "POST", TOKENS, json={"label": "brief", "expires_at": soon}))[1]
+    bearer = {"Authorization": f"Bearer {made['secret']}"}
+    ann = {"name": "ann", "role": "operator", "vms": ["shop-*"]}
+    assert (await said(nobody, "POST", ACCOUNTS, headers=bearer, json=ann))[0] == 201  # as which nobody can log in
+    for path, asked in (
+        (ACCOUNTS, {"name": "eve", "role": "viewer", "password": PASSWORD}),
+        (f"{ACCOUNTS}/ann/password", {"password": PASSWORD}),
+        (f"{ACCOUNTS}/admin/password", {"password": PASSWORD}),
+        (f"{ACCOUNTS}/ann/change", {"role": "investigator", "vms": ["shop-*"]}),
+        (f"{ACCOUNTS}/ann/change", {"role": "administrator"}),
+        (f"{ACCOUNTS}/ann/change", {"role": "operator", "vms": ["*"]}),
+        (f"{ACCOUNTS}/ann/change", {"role": "viewer"}),
+    ):
+        status, refusal = await said(nobody, "POST", path, headers=bearer, json=asked)
+        assert (status, refusal["code"], soon in str(refusal["detail"])) == (403, "beyond-own-rights", True), path
+        assert_problem(refusal, 403)
+    for form, fields in (
+        ("/accounts", {"name": "eve", "role": "viewer", "password": PASSWORD}),
+        ("/accounts/ann/password", {"password": PASSWORD}),
+        ("/accounts/ann/change", {"role": "operator"}),
+    ):
+        async with nobody.post(form, data=fields, headers=bearer, allow_redirects=False) as answer:
+            assert (answer.status, soon in await answer.text()) == (403, True), form
+    listed = (await said(nobody, "GET", ACCOUNTS, headers=bearer))[1]["accounts"]
+    assert isinstance(listed, list)
+    assert [(one["name"], one["has_password"]) for one in listed] == [("admin", False), ("ann", False)]
+    assert (listed[1]["role"], listed[1]["vms"]) == ("operator", ["shop-*"])
+    less = {"role": "viewer", "vms": ["shop-1"]}
+    assert (await said(nobody, "POST", f"{ACCOUNTS}/ann/change", headers=bearer, json=less))[0] == 200
+    assert (await said(nobody, "POST", f"{ACCOUNTS}/ann/remove", headers=bearer))[0] == 204
+
+
 async def test_an_account_has_a_hundred_tokens_and_those_that_expired_make_room(bob: aiohttp.ClientSession, beside: Beside) -> None:
     async def make() -> tuple[int, dict[str, object]]:
         return await said(bob, "POST", TOKENS, json={"label": "one more"})
