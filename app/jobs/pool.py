@@ -30,7 +30,7 @@ from app.jobs.alarms import Alarms
 from app.jobs.journal import Claim, Journal, activity_now
 from app.jobs.recorder import Recorder
 from app.jobs.run import STOPPED, Parts, Run
-from app.model import Domain, Fault, Job, Phase, Trigger, Wish, find_domain
+from app.model import Called, Domain, Fault, Job, Phase, Trigger, Wish
 from app.scope import WHOLE, Scope
 
 log = structlog.get_logger()
@@ -164,9 +164,10 @@ class Pool:
         fault."""
         found: dict[str, Domain] = {}
         faults: list[VmError] = []
+        called = Called(known)
         for vm in dict.fromkeys(vm_ids):
             try:
-                domain = find_domain(vm, known)
+                domain = called.find(vm)
                 if domain.uuid not in found:
                     await self._check(vm, domain)
                     found[domain.uuid] = domain

@@ -5,6 +5,7 @@ Units stand in names (``_bytes``, ``_sec``, ``_ms``); every ``_at`` is an aware 
 
 from app.model.domains import (
     OPENNEBULA_NAMESPACE,
+    Called,
     Domain,
     DomainState,
     Sighting,
@@ -72,6 +73,7 @@ __all__ = [
     "Activity",
     "ActivityKind",
     "Algorithm",
+    "Called",
     "Compression",
     "DayStats",
     "Domain",

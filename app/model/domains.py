@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -133,18 +133,36 @@ def find_domain(wanted: str, domains: Iterable[Domain]) -> Domain:
 
     Raises ``VmUnknown``, or ``AmbiguousVm`` if several fit at the first kind that fits any.
     """
-    known, as_uuid = tuple(domains), _uuid_of(wanted)
-    for fits in (
-        [d for d in known if d.uuid == as_uuid],
-        [d for d in known if d.vmid and d.vmid == wanted],
-        [d for d in known if d.name == wanted],
-        [d for d in known if d.id is not None and str(d.id) == wanted],
-    ):
-        if len(fits) > 1:
-            raise AmbiguousVm(wanted, [(d.uuid, d.name) for d in fits])
-        if fits:
-            return fits[0]
-    raise VmUnknown(wanted)
+    return Called(domains).find(wanted)
+
+
+class Called:
+    """Domains by all that names them: for who looks for many of them."""
+
+    def __init__(self, domains: Iterable[Domain]) -> None:
+        known = tuple(domains)
+        self._uuids = _table((one.uuid, one) for one in known)
+        self._vmids = _table((one.vmid, one) for one in known if one.vmid)
+        self._names = _table((one.name, one) for one in known)
+        self._numbers = _table((str(one.id), one) for one in known if one.id is not None)
+
+    def find(self, wanted: str) -> Domain:
+        """As ``find_domain``."""
+        as_uuid = _uuid_of(wanted)
+        for kind, called in ((self._uuids, as_uuid), (self._vmids, wanted), (self._names, wanted), (self._numbers, wanted)):
+            fits = kind.get(called, ()) if called is not None else ()
+            if len(fits) > 1:
+                raise AmbiguousVm(wanted, [(one.uuid, one.name) for one in fits])
+            if fits:
+                return fits[0]
+        raise VmUnknown(wanted)
+
+
+def _table(named: Iterable[tuple[str, Domain]]) -> Mapping[str, Sequence[Domain]]:
+    table: dict[str, list[Domain]] = {}
+    for called, domain in named:
+        table.setdefault(called, []).append(domain)
+    return table
 
 
 def _uuid_of(text: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from app.config import MOST_PAUSE_MS
+from app.config import MAX_WAITING, MOST_PAUSE_MS
 from app.errors import RequestError
 from app.model import ALGORITHMS, MODES, Algorithm, Mode
 from app.rights import ROLES, Role
@@ -24,6 +24,9 @@ from app.web.plain import not_json, plain
 
 MAX_BODY_BYTES = 128 * 1024
 """Room for a thousand VMs by their uuid, twice over."""
+
+MOST_NAMES = 2 * MAX_WAITING
+"""Of VMs in one request: more than can wait, for some may run at once, and be named twice."""
 
 T = TypeVar("T")
 
@@ -42,7 +45,7 @@ class TriggerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     vm_ids: (
         Annotated[
             list[Annotated[str, Meta(min_length=1, max_length=255)]],
-            Meta(description="VMs, each by uuid, vmid, name or libvirt ID. Either this or `all`."),
+            Meta(max_length=MOST_NAMES, description="VMs, each by uuid, vmid, name or libvirt ID. Either this or `all`."),
         ]
         | None
     ) = None

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from app.errors import AmbiguousVm, VmUnknown
 from app.model import (
     FINAL_PHASES,
+    Called,
     Domain,
     DomainState,
     Fault,
@@ -128,6 +129,15 @@ def test_what_is_found_fits_and_nothing_of_an_earlier_kind_would(wanted: str, kn
     else:
         with pytest.raises(AmbiguousVm if first else VmUnknown):
             find_domain(wanted, known)
+
+
+def test_of_many_domains_each_is_found_by_all_that_names_it_though_they_are_walked_once() -> None:
+    many = [domain(f"vm-{number}", number, id=number, vmid=f"{number + 5000}") for number in range(1, 3000)]
+    called = Called(iter(many))
+    for one in many:
+        assert {called.find(name).uuid for name in (one.uuid.upper(), one.vmid, one.name, str(one.id))} == {one.uuid}
+    with pytest.raises(VmUnknown):
+        called.find("vm-0")
 
 
 # --- vmid

@@ -31,6 +31,7 @@ def refused(body: bytes) -> RequestError:
         (b'{"vm_ids":"101"}', "$.vm_ids"),
         (b'{"vm_ids":[]}', "$.vm_ids"),
         (b'{"vm_ids":["1",2]}', "$.vm_ids[1]"),
+        (b'{"vm_ids":[' + b'"1",' * 2000 + b'"1"]}', "$.vm_ids"),
         (b'{"vm_ids":["1",""]}', "$.vm_ids[1]"),
         (b'{"all":"yes"}', "$.all"),
         (b'{"all":1}', "$.all"),
@@ -53,6 +54,13 @@ def test_a_body_that_does_not_fit_is_refused_with_the_place(body: bytes, place: 
     assert error.place == place
     assert error.code == "request-invalid"
     assert place in str(error) or place == "$"
+
+
+def test_as_many_vms_can_be_named_as_can_wait_twice_over() -> None:
+    asked = requests.body(b'{"vm_ids":[' + b'"1",' * 1999 + b'"1"]}', requests.TriggerBody)
+    assert asked.vm_ids == ["1"] * 2000
+    error = refused(b'{"vm_ids":[' + b'"1",' * 2000 + b'"1"]}')
+    assert str(error) == "This has to have at most 2000 entries (at $.vm_ids)."
 
 
 def test_a_control_character_is_refused_in_words() -> None:
