@@ -33,6 +33,7 @@
     ├── TooManyFeeds                     too-many-feeds
     ├── HypervisorError
     │   ├── HypervisorUnreachable        hypervisor-unreachable
+    │   ├── HypervisorAway               hypervisor-unreachable (to whom it is not told where it is, nor what is wrong)
     │   ├── HypervisorNotResponding      hypervisor-not-responding
     │   └── HypervisorRefused            hypervisor-refused
     ├── HistoryError                     InfluxDB cannot take or give what was asked; the index answers all the same
@@ -366,6 +367,15 @@ class HypervisorUnreachable(HypervisorError):
         )
         self.uri = uri
         self.cause = cause
+
+
+class HypervisorAway(HypervisorError):
+    """libvirt does not serve us, and whoever asks may not know more."""
+
+    code = "hypervisor-unreachable"
+
+    def __init__(self) -> None:
+        super().__init__("libvirt cannot serve this request now. Try again later, or ask an administrator.")
 
 
 class HypervisorNotResponding(HypervisorError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from app.errors import RUNS_ON, HostMemoryShort, NoSpace
+from app.errors import RUNS_ON, HostMemoryShort, HypervisorAway, HypervisorError, NoSpace, VmError
 from app.model import Activity, Fault, HistoryState, HistoryStatus, HypervisorStatus, Job, Trigger
 from app.scope import Scope
 
@@ -40,6 +40,12 @@ def hypervisor_within(scope: Scope, status: HypervisorStatus) -> HypervisorStatu
     if not scope.hypervisors or status.name in scope.hypervisors:
         return status
     return replace(status, name="", uri="", message=None)
+
+
+def refusal_within(scope: Scope, status: HypervisorStatus, error: HypervisorError) -> HypervisorError:
+    """Why no dump can be made now. Where libvirt is, and what it said, is told of a hypervisor that somebody may know of alone."""
+    hidden = hypervisor_within(scope, status) is not status and not isinstance(error, VmError)
+    return HypervisorAway() if hidden else error
 
 
 def no_history() -> HistoryStatus:

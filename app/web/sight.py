@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
+from app.errors import HypervisorError
 from app.model import Activity, DayStats, DumpRecord, Job, Sighting, Stats, Trigger, VmStats, Wish
 from app.records.index import Page
 from app.records.search import Filters, Order, Position
 from app.web import keys, messages
-from app.web.discretion import hypervisor_within, job_within, line_within, no_history, trigger_within
+from app.web.discretion import hypervisor_within, job_within, line_within, no_history, refusal_within, trigger_within
 from app.web.feeds import Feed
 
 
@@ -60,7 +61,10 @@ class Sight:
         """Schedule dumps, in the caller's name."""
         mine = replace(wish, operator=self._identity.name)
         pool = self._app[keys.POOL]
-        return await pool.trigger(vm_ids, all=all, wish=mine, idempotency_key=idempotency_key, scope=self.scope)
+        try:
+            return await pool.trigger(vm_ids, all=all, wish=mine, idempotency_key=idempotency_key, scope=self.scope)
+        except HypervisorError as error:
+            raise refusal_within(self.scope, self._app[keys.HYPERVISOR].status, error) from None
 
     async def cancel(self, job_id: str) -> Job | None:
         """Ask a job to stop, in the caller's name."""

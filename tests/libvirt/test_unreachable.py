@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+import aiohttp
 import pytest
 
-from tests.contract.speech import RECORDS, Api
-from tests.service import Service, running_service
+from tests.contract.speech import RECORDS, TRIGGER, Api
+from tests.service import Service, run_app, running_service
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,23 @@ async def test_a_trigger_is_answered_with_503(service: Service) -> None:
         for body in ({"vm_ids": ["alpha"]}, {"all": True}):
             assert (await api.trigger(status=503, **body))["code"] == "hypervisor-unreachable"
         assert (await api.get("/api/memory-dumps/jobs"))["jobs"] == []
+
+
+async def test_whose_scope_hides_the_hypervisor_is_not_told_where_it_is_nor_what_it_said(service: Service) -> None:
+    scopes = {"elsewhere": ["--hypervisor", "kvm-99"], "some VMs": ["--vm", "shop-*"]}
+    told = {}
+    for name, scope in scopes.items():
+        made = run_app("token", "add", name, "--role", "operator", *scope, environment=service.environment).stdout
+        (token,) = re.findall(r"mdt_\S+", made)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with (
+            aiohttp.ClientSession(service.url, headers=headers, cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.post(TRIGGER, json={"all": True}) as answer,
+        ):
+            told[name] = await answer.json(content_type=None)
+    assert {problem["code"] for problem in told.values()} == {"hypervisor-unreachable"}
+    assert "libvirt-sock" in told["some VMs"]["detail"]
+    assert told["elsewhere"]["detail"] == "libvirt cannot serve this request now. Try again later, or ask an administrator."
 
 
 async def test_a_request_that_is_wrong_is_wrong_all_the_same(service: Service) -> None:
