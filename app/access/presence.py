@@ -66,6 +66,8 @@ class Presence:
                 await self.look()
             except StateError as error:
                 log.error("logins_not_seen", code=error.code, message=str(error))
+            except Exception:  # if nobody looked any more, what is open would outlast its login
+                log.exception("presence_broke")  # the next look tries again
 
     async def look(self) -> None:
         """End every stay whose login has ended, or has another role or scope than it began with."""

@@ -102,8 +102,11 @@ class AuditTrail:
         """Tell of each new entry, by whichever process, and write what was counted: until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_SEC)
-            await self._write_counted(self._refusals.due())
-            await self._tell()
+            try:
+                await self._write_counted(self._refusals.due())
+                await self._tell()
+            except Exception:  # of a trail that is told nowhere else nobody would see that its tail was cut off
+                log.exception("audit_watch_broke")  # the next look tries again
 
     async def close(self) -> None:
         """Write and tell what is left."""

@@ -121,7 +121,7 @@ class Recorder:
     async def watch(self) -> None:
         """Notice what other processes commit to the state file (the command line, by hand), and what could not be told when it
         was committed: until cancelled."""
-        seen = await self._state.data_version()
+        seen: int | None = None
         while True:
             await asyncio.sleep(_LOOK_EVERY_SEC)
             try:
@@ -132,6 +132,8 @@ class Recorder:
                 await self._publish_totals_if_due()
             except StateError as error:
                 log.error("state_unreadable", code=error.code, message=str(error))
+            except Exception:  # a watcher that ended would miss every later record, without a word
+                log.exception("recorder_broke")  # the next look tries again
 
     async def _tell(self, quiet: frozenset[str] = frozenset()) -> bool:
         """Publish the records that came since the last time; whether there were any."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Set
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 
 from app.access import SCHEMA, SESSION_SEC, Access, Identity, sessions, tokens
 from app.access.access import CACHE_ENTRIES, CACHE_SEC, CODE_SEC, IDLE_SEC
+from app.access.presence import Key, Presence, Stay
 from app.access.secrets import hash_of
+from app.access.trail import AuditTrail
 from app.scope import WHOLE
 from app.state import READERS, State
 from tests.other_process import run
 
+PATIENCE_SEC = 20.0
 NOT_SECRETS = ["", "x", "mdt_", "mdt_" + "A" * 43, "\udc80", "\ud800", "\0", "' OR 1=1 --", "ü" * 8000]
 
 OTHER_MAKES_A_CODE = """
@@ -82,6 +85,17 @@ async def session_of(access: Access) -> str:
 def count(state: State, table: str) -> int:
     found: int = state.run_now(lambda connection: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
     return found
+
+
+@contextlib.asynccontextmanager
+async def watching(watch: Awaitable[None]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(watch)
+    try:
+        async with asyncio.timeout(PATIENCE_SEC):
+            yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------
@@ -338,3 +352,38 @@ async def test_no_two_secrets_are_alike(access: Access) -> None:
 def test_any_text_has_a_hash_and_different_texts_have_different_ones(one: str, other: str) -> None:
     assert len(hash_of(one)) == 32
     assert (hash_of(one) == hash_of(other)) == (one == other)
+
+
+# --- watching
+
+
+async def test_what_is_open_ends_with_its_login_though_a_look_at_it_broke() -> None:
+    looks: list[Set[Key]] = []
+
+    async def look(keys: Set[Key]) -> Mapping[Key, Identity | None]:
+        looks.append(keys)
+        if len(looks) == 1:
+            raise ValueError("nobody thought of this")
+        return dict.fromkeys(keys)
+
+    presence, left = Presence(look), asyncio.Event()
+    with presence.of(("session", b"x"), Stay(Identity("ann", "session"), left.set)):
+        async with watching(presence.watch()):
+            await left.wait()
+
+
+async def test_the_trail_is_told_on_though_a_look_at_it_broke(state: State) -> None:
+    trail, read, looked_again = AuditTrail(state), state.read, asyncio.Event()
+    await trail.open()
+    looks: list[object] = []
+
+    async def breaks(*asked: object, **how: object) -> object:
+        looks.append(asked)
+        if len(looks) == 1:
+            raise ValueError("nobody thought of this")
+        looked_again.set()
+        return await read(*asked, **how)  # type: ignore[arg-type]
+
+    state.read = breaks  # type: ignore[assignment, method-assign]
+    async with watching(trail.watch()):
+        await looked_again.wait()

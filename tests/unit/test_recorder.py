@@ -192,3 +192,16 @@ async def test_totals_that_could_not_be_told_are_told_later(scene: Scene) -> Non
     scene.index.stats = stats  # type: ignore[method-assign]
     async with watching(scene):
         await scene.next("stats")
+
+
+async def test_an_error_that_nobody_thought_of_ends_no_watching(scene: Scene) -> None:
+    since = scene.index.since
+
+    async def breaks(_: int) -> tuple[int, tuple[DumpRecord, ...]]:
+        scene.index.since = since  # type: ignore[method-assign]
+        raise ValueError("nobody thought of this")
+
+    scene.index.since = breaks  # type: ignore[assignment, method-assign]
+    await scene.by_hand(fresh(1))
+    async with watching(scene):
+        assert dump_ids(await scene.next("record")) == [fresh(1).dump_id]
