@@ -63,21 +63,23 @@ async def _done(request: web.Request, deed: Deed | None, occasion: Occasion) -> 
 async def _failed(request: web.Request, deed: Deed | None, code: str, status: int) -> None:
     """What was tried in vain: every refusal of the gate; else only what an address with a deed was asked for.
 
-    Whoever is not known did none of these deeds: all that there is to tell is that they were refused.
+    Whoever is not known did none of these deeds: all that there is to tell is that they were refused. Of whom we know it is told
+    on what they tried it.
     """
     known = _name(request)
     occasion = request[keys.OCCASION]
     asked = f"{request.method} {request.path[:_LONGEST_PATH]}"
     pattern = guard.route_of(request.method, request.match_info.route)[1]
+    subject = occasion.subject or " ".join(request.match_info.values())
     if deed == "login" and code != "origin-not-allowed":
         noted = _note("login-refused", occasion.subject, occasion, code)
     elif status in _REFUSALS or (deed is not None and not known):
         noted = note("refusal", asked, result=code)
     elif deed is not None:
-        noted = _note(deed, occasion.subject or " ".join(request.match_info.values()), occasion, code)
+        noted = _note(deed, subject, occasion, code)
     else:
         return
-    whose = (pattern,) if known else (occasion.origin, occasion.kind)
+    whose = (pattern, subject) if known else (occasion.origin, occasion.kind)
     await request.app[keys.AUDIT].refused(noted, (noted.deed, code, *whose), known=known)
 
 

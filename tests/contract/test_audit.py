@@ -71,6 +71,19 @@ async def test_a_dump_that_is_refused_is_written_with_its_code(api: Api, service
     assert [said(entry) for entry in since(service, news)] == [("dump", "admin", "nobody", "vm-unknown")]
 
 
+async def test_each_vm_and_each_account_that_somebody_known_reaches_for_in_vain_is_written_once(
+    api: Api, service: Service, news: list[Entry]
+) -> None:
+    for name in ("ghost-1", "ghost-2", "ghost-1"):
+        await api.trigger(name, status=404)
+        await api.post(f"/api/accounts/{name}/remove", status=404)
+    assert [said(entry) for entry in since(service, news)] == [
+        (deed, "admin", name, code)
+        for name in ("ghost-1", "ghost-2")
+        for deed, code in (("dump", "vm-unknown"), ("account-removed", "account-unknown"))
+    ]
+
+
 async def test_a_cancel_is_written_with_its_vm(api: Api, service: Service, news: list[Entry]) -> None:
     scheduled = await api.trigger(ONE.name)
     job_id = scheduled["jobs"][0]["job_id"]
