@@ -48,7 +48,7 @@ def lay_foundation(settings: Settings) -> Foundation:
         raise
     foundation = Foundation(settings, lock, state, Access(state, settings.auth))
     try:
-        foundation.access.keep_vouched_for(vouching_of(settings))
+        foundation.access.keep_sessions(vouching_of(settings))
     except BaseException:
         foundation.close()
         raise

@@ -185,12 +185,14 @@ class Access:
         self._state.run_now(work)
         return code
 
-    def keep_vouched_for(self, settings: str) -> None:
-        """At a start: end the sessions of those whom another service vouched for under other ``settings`` than these. Blocks."""
+    def keep_sessions(self, vouching: str) -> None:
+        """At a start: end the sessions of those whom another service vouched for under other settings than ``vouching``, and all of
+        them if people logged in in another mode: a password would be a way around the provider. Blocks."""
 
         def work(connection: sqlite3.Connection) -> None:
-            if ended := sessions.keep_vouched_for(connection, settings):
-                append(connection, service_note("sessions-ended", "all who were vouched for", ended=ended))
+            whose, ended = sessions.keep(connection, self._mode, vouching)
+            if ended:
+                append(connection, service_note("sessions-ended", whose, ended=ended))
 
         self._state.run_now(work)
 

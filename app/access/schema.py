@@ -44,7 +44,8 @@ CREATE TABLE IF NOT EXISTS sessions (
     expires_at TEXT NOT NULL,
     used_at TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
--- The settings by which those without an account were vouched for when the service started last.
+-- The mode in which people logged in when the service started last, and the settings by which those without an account were vouched
+-- for.
 CREATE TABLE IF NOT EXISTS vouching (settings TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS login_codes (
     hash BLOB PRIMARY KEY,

@@ -9,6 +9,7 @@ from typing import Literal
 
 from app.access.identity import Identity
 from app.access.schema import scope_as_text, scope_from_text
+from app.config import AuthMode
 from app.rights import Role
 from app.scope import Scope
 
@@ -78,13 +79,18 @@ def end_all(connection: sqlite3.Connection, name: str) -> int:
     return connection.execute("DELETE FROM sessions WHERE name = ?", (name,)).rowcount
 
 
-def keep_vouched_for(connection: sqlite3.Connection, settings: str) -> int:
-    """Sessions without an account go on only if the same ``settings`` vouch as at the start before; else how many were ended."""
-    if connection.execute("SELECT settings FROM vouching").fetchall() == [(settings,)]:
-        return 0
+def keep(connection: sqlite3.Connection, mode: AuthMode, settings: str) -> tuple[str, int]:
+    """Sessions go on only in the ``mode`` of the start before, and those without an account only if the same ``settings`` vouch for
+    them; else whose were ended, and how many."""
+    before = [text for (text,) in connection.execute("SELECT settings FROM vouching")]
+    now = f"{mode} {settings}"
+    if before == [now]:
+        return "", 0
     connection.execute("DELETE FROM vouching")
-    connection.execute("INSERT INTO vouching VALUES (?)", (settings,))
-    return connection.execute("DELETE FROM sessions WHERE account IS NULL").rowcount
+    connection.execute("INSERT INTO vouching VALUES (?)", (now,))
+    if before and before[0].partition(" ")[0] != mode:
+        return "all who were logged in", connection.execute("DELETE FROM sessions").rowcount
+    return "all who were vouched for", connection.execute("DELETE FROM sessions WHERE account IS NULL").rowcount
 
 
 def sweep(connection: sqlite3.Connection, now: str, idle_since: str) -> None:

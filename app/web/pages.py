@@ -25,6 +25,8 @@ HOME = "/memory-dumps"
 _OWN_PATH = re.compile(r"/(?!/)[A-Za-z0-9/_.-]{0,200}(?:\?[A-Za-z0-9/_.~!$&'()*+,;=:@?%-]{0,2000})?")
 _FOREVER = "public, max-age=31536000, immutable"
 _LOGIN_REFUSED = "This name and this password do not belong together."
+_NOTHING_GIVEN = "Give a name and a password, or a login link."
+_NO_PASSWORDS = "Passwords open nothing here. Log in as this page says."
 _CODE_REFUSED = (
     "This login link has been used already, or is older than ten minutes. "
     "Make a fresh one on the server, in the service's folder, with: .venv/bin/python -m app login-url"
@@ -79,7 +81,8 @@ async def login(request: web.Request) -> web.StreamResponse:
     except RequestError as error:
         return login_form(request, message=str(error), status=400)
     code, name, password, target = (form.get(field, "") for field in ("code", "name", "password", "next"))
-    if request.app[keys.SETTINGS].auth == "oidc":  # a password would be a way around the provider
+    passwords = request.app[keys.SETTINGS].auth == "token"
+    if not passwords:  # it would be a way around whoever says who is asking
         name = password = ""
     try:
         if name and password:
@@ -87,7 +90,7 @@ async def login(request: web.Request) -> web.StreamResponse:
         elif code:
             session = await request.app[keys.ACCESS].redeem(_code_of(code))
         else:
-            return login_form(request, message="Give a name and a password, or a login link.", target=target, status=400)
+            return login_form(request, message=_NOTHING_GIVEN if passwords else _NO_PASSWORDS, target=target, status=400)
     except TooManyLogins as error:
         return login_form(request, message=str(error), target=target, again_sec=error.retry_after_sec, status=429)
     if session is None:

@@ -408,6 +408,8 @@ async def test_an_open_service_lets_everybody_in_but_not_foreign_pages(tmp_path:
                 assert answer.status == 404
             async with anybody.get(RECORDS, headers={"Host": "evil.example"}) as answer:
                 assert answer.status == 403
+            async with anybody.post("/login", data={"name": "admin", "password": "guess"}, allow_redirects=False) as answer:
+                assert answer.status == 400  # nobody looked at it
 
 
 # --- around every answer

@@ -128,6 +128,16 @@ async def test_without_the_proxys_word_there_is_no_way_in_but_a_token(
         assert answer.status == 401  # a token that is given decides
 
 
+async def test_a_password_is_not_looked_at(service: Service, proxy: aiohttp.ClientSession, nobody: aiohttp.ClientSession) -> None:
+    made = run_app("account", "password", "admin", environment=service.environment, given="a password of some length\n")
+    assert made.returncode == 0, made.stderr
+    for session in (proxy, nobody):
+        login = {"name": "admin", "password": "a password of some length"}
+        async with session.post("/login", data=login, allow_redirects=False) as answer:
+            assert (answer.status, len(answer.cookies)) == (400, 0)
+            assert "Passwords open nothing here" in await answer.text()
+
+
 @pytest.mark.parametrize(
     "names",
     [["anna", "boss"], [""], ["  "], ["an\x00na"], ["a" * 256], ["anna\u202e"]],

@@ -250,16 +250,32 @@ async def test_whoever_is_vouched_for_stays_logged_in_over_a_start_with_the_same
 ) -> None:
     make(state, "ann", password=PASSWORD)
     anns = await access.log_in("ann", PASSWORD, "127.0.0.1")
-    access.keep_vouched_for("provider one")
+    access.keep_sessions("provider one")
     carols = await access.begin_for("carol", "viewer", WHOLE)
-    access.keep_vouched_for("provider one")
+    access.keep_sessions("provider one")
     assert await access.who(None, carols) is not None
-    access.keep_vouched_for("provider two")
+    access.keep_sessions("provider two")
     found = state.run_now(lambda connection: [(row[0]) for row in connection.execute("SELECT name FROM sessions")])
     assert found == ["ann"]
     assert await access.who(None, anns) is not None
     (written,) = [one for one in state.run_now(lambda connection: list(entries_in(connection))) if one.deed == "sessions-ended"]
     assert (written.who, written.details["ended"]) == ("service", 1)
+
+
+async def test_nobody_stays_logged_in_over_a_start_in_another_mode(state: State, access: Access) -> None:
+    make(state, "ann", password=PASSWORD)
+    access.keep_sessions("")
+    anns = await access.log_in("ann", PASSWORD, "127.0.0.1")
+    access.keep_sessions("")
+    assert await access.who(None, anns) is not None
+    with contextlib.closing(Access(state, "oidc")) as by_provider:
+        by_provider.keep_sessions("provider one")
+        assert await by_provider.who(None, anns) is None
+        carols = await by_provider.begin_for("carol", "viewer", WHOLE)
+        by_provider.keep_sessions("provider one")
+        assert await by_provider.who(None, carols) is not None
+    written = [one for one in state.run_now(lambda connection: list(entries_in(connection))) if one.deed == "sessions-ended"]
+    assert [(one.who, one.subject, one.details["ended"]) for one in written] == [("service", "all who were logged in", 1)]
 
 
 def test_what_decides_whom_a_provider_vouches_for_is_told_apart() -> None:
