@@ -70,10 +70,11 @@ def access(settings: Settings, arguments: Sequence[str]) -> int:
 
 def rebuild(settings: Settings, *, deliver: bool) -> int:
     """Refill the index and, with ``deliver``, the shared history. Beside a service, too, which tells what is new."""
+    from app.access.audit_by_hand import tell_found
     from app.records.by_hand import rebuild_by_hand
 
     try:
-        told, well = rebuild_by_hand(settings, deliver=deliver)
+        told, well = rebuild_by_hand(settings, deliver=deliver, also=tell_found)
     except OSError as error:
         return _complain(f"DUMP_DIR={settings.dump_dir} cannot be read: {error.strerror or error}.", EXIT_FAILED)
     print(*told, sep="\n")

@@ -62,6 +62,12 @@ def telling_of(manifest: Manifest) -> Callable[[sqlite3.Connection], None]:
     return work
 
 
+def tell_found(connection: sqlite3.Connection, manifest: Manifest) -> None:
+    """Write, within the transaction that is open, that this dump, unknown here so far, was sealed: by whom its manifest says."""
+    run_script(connection, SCHEMA)  # there may have been no service yet
+    append(connection, replace(note("dump", manifest.dom, result="sealed", who=manifest.operator), details=of_dump(manifest)))
+
+
 def head_by_hand(settings: Settings) -> str | None:
     """The head of the trail for a manifest; None where there is no trail, or it cannot be read."""
     try:

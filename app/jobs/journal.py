@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from app.access.audit import SCHEMA as AUDIT_SCHEMA
-from app.access.audit import Note, append, head_of, note, service_note
+from app.access.audit import append, head_of, note, service_note
 from app.access.chain import Head
 from app.errors import IdempotencyKeyReused
 from app.model import FINAL_PHASES, Activity, Job, Phase, Subject, Trigger, rfc3339
@@ -128,10 +128,6 @@ class Journal:
                 db.execute("DELETE FROM captures WHERE job_id = ?", (job.job_id,))
 
         await self._state.run(work)
-
-    async def write_down(self, noted: Note) -> None:
-        """Write an entry of the audit trail that nothing else carries."""
-        await self._state.run(lambda db: append(db, noted))
 
     async def audit_head(self) -> Head:
         """The last entry of the audit trail."""

@@ -13,16 +13,17 @@ import contextlib
 import os
 import select
 import signal
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from app.access.audit import sealed_note
+from app.access.audit import append, sealed_note
 from app.config import Settings
 from app.evidence import finish_partials
 from app.jobs.journal import Journal, Survivor, activity_now
 from app.jobs.process import start_of
 from app.jobs.promises import drop_dead_fifos
-from app.model import DumpRecord, Fault, Job, Phase
+from app.model import DumpRecord, Fault, Job, Manifest, Phase
 from app.records.index import RecordIndex
 from app.records.rebuild import refill
 from app.state import State
@@ -86,7 +87,7 @@ async def _finish(settings: Settings, journal: Journal) -> None:
 async def rebuild(settings: Settings, journal: Journal, state: State) -> frozenset[str]:
     """Give every manifest in ``DUMP_DIR`` that has no record one; the names of all that are there."""
     try:
-        refilled = await refill(state, settings.dump_dir, queue=settings.influx_url is not None)
+        refilled = await refill(state, settings.dump_dir, queue=settings.influx_url is not None, also=_tell_sealed)
     except OSError:  # told already, where partial files were looked for
         return frozenset()
     for error in refilled.damaged:
@@ -98,10 +99,12 @@ async def rebuild(settings: Settings, journal: Journal, state: State) -> frozens
     return refilled.names
 
 
+def _tell_sealed(connection: sqlite3.Connection, manifest: Manifest) -> None:
+    append(connection, sealed_note(manifest))
+
+
 async def _end_job(journal: Journal, job: Job, sealed: DumpRecord | None) -> None:
     """Write the end of a job that the service died under; ``sealed`` is its dump, if that exists."""
-    if sealed is not None:  # its record was made from the manifest just now, which tells the audit trail nothing
-        await journal.write_down(sealed_note(sealed))
     if sealed is not None and job.phase is Phase.RECORDING:
         await journal.save(job.step(Phase.COMPLETED, datetime.now(UTC)))
         return

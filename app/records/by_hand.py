@@ -17,7 +17,7 @@ from app.records.index import SCHEMA as INDEX_SCHEMA
 from app.records.index import RecordIndex, migrate
 from app.records.outbox import SCHEMA as OUTBOX_SCHEMA
 from app.records.outbox import Outbox, commit
-from app.records.rebuild import Refilled, redeliver, refill
+from app.records.rebuild import Also, Refilled, redeliver, refill
 from app.records.shared import ClosableClient, history_at
 from app.state import State
 
@@ -49,8 +49,9 @@ def deliver_by_hand(settings: Settings, dump_ids: Sequence[str]) -> tuple[list[s
         return [_not_yet(dump_ids, str(error))], False
 
 
-def rebuild_by_hand(settings: Settings, *, deliver: bool) -> tuple[list[str], bool]:
-    """The index from the manifests in ``DUMP_DIR``; with ``deliver`` the shared history gets what it lacks.
+def rebuild_by_hand(settings: Settings, *, deliver: bool, also: Also) -> tuple[list[str], bool]:
+    """The index from the manifests in ``DUMP_DIR``; with ``deliver`` the shared history gets what it lacks. ``also`` is done in the
+    same transaction for each record that is new.
 
     What to tell, and whether all went well. Raises ``StateError``, ``ConfigError``, ``OSError``.
     """
@@ -58,7 +59,7 @@ def rebuild_by_hand(settings: Settings, *, deliver: bool) -> tuple[list[str], bo
         raise ConfigError("--deliver needs INFLUX_URL: there is no shared history to deliver to.")
     state = _open(settings.state_file)
     try:
-        return asyncio.run(_rebuild(settings, state, deliver=deliver))
+        return asyncio.run(_rebuild(settings, state, deliver=deliver, also=also))
     finally:
         state.close()
 
@@ -113,12 +114,12 @@ def _refused(refusals: Sequence[str]) -> str:
 # --- from the manifests
 
 
-async def _rebuild(settings: Settings, state: State, *, deliver: bool) -> tuple[list[str], bool]:
+async def _rebuild(settings: Settings, state: State, *, deliver: bool, also: Also) -> tuple[list[str], bool]:
     if not deliver:
-        refilled = await refill(state, settings.dump_dir, queue=False)
+        refilled = await refill(state, settings.dump_dir, queue=False, also=also)
         return _told_of(refilled, settings), not refilled.damaged
     async with _history(settings) as history:  # a URL that leads nowhere is told before anything is done
-        refilled = await refill(state, settings.dump_dir, queue=False)
+        refilled = await refill(state, settings.dump_dir, queue=False, also=also)
         done = await redeliver(refilled.dump_ids, RecordIndex(state), history, _outbox(state))
     told = _told_of(refilled, settings)
     if done.lacked is None:

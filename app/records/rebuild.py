@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from app.state import State
 
 AT_ONCE = 100
 
+Also = Callable[[sqlite3.Connection, Manifest], object]
+
 
 @dataclass(frozen=True, slots=True)
 class Refilled:
@@ -31,8 +34,9 @@ class Refilled:
     damaged: tuple[ManifestDamaged, ...]
 
 
-async def refill(state: State, dump_dir: Path, *, queue: bool) -> Refilled:
-    """Give every manifest in ``dump_dir`` that has no record one; with ``queue`` the history is to have it, too.
+async def refill(state: State, dump_dir: Path, *, queue: bool, also: Also) -> Refilled:
+    """Give every manifest in ``dump_dir`` that has no record one; with ``queue`` the history is to have it, too. ``also`` is done
+    in the same transaction for each that is new.
 
     Raises ``StateError``; ``OSError`` if the folder cannot be read. A second time changes nothing.
     """
@@ -47,11 +51,14 @@ async def refill(state: State, dump_dir: Path, *, queue: bool) -> Refilled:
         damaged += [one for one in found if isinstance(one, ManifestDamaged)]
         manifests = [one for one in found if isinstance(one, Manifest)]
         dump_ids += [manifest.dump_id for manifest in manifests]
-        added += await state.run(
-            lambda connection, manifests=manifests: sum(  # type: ignore[misc]
-                commit(connection, manifest, queue=queue, unsure=True) for manifest in manifests
-            )
-        )
+
+        def keep(connection: sqlite3.Connection, manifests: Sequence[Manifest] = manifests) -> int:
+            new = [manifest for manifest in manifests if commit(connection, manifest, queue=queue, unsure=True)]
+            for manifest in new:
+                also(connection, manifest)
+            return len(new)
+
+        added += await state.run(keep)
     return Refilled(names, tuple(dump_ids), added, tuple(damaged))
 
 

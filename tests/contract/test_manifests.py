@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
+from app.access.audit import entries_in
 from app.evidence import MANIFEST, encode_manifest, read_manifest
 from tests.contract.conftest import VMS
-from tests.contract.speech import RECORDS, Api
+from tests.contract.speech import JOBS, RECORDS, Api
 from tests.contract.test_command_line import SCRIPT
 from tests.nodes import node
 from tests.service import ROOT, Service, running_service
@@ -102,6 +105,39 @@ async def test_a_state_file_that_was_lost_is_filled_again(tmp_path: Path) -> Non
             assert len(jobs) == 2
     finally:
         service.stop()
+    assert sealed(service) == sorted((record["dump_id"], record["dom"], "admin", "command-line") for record in before)
+
+
+def sealed(service: Service) -> list[tuple[object, ...]]:
+    """Of which dumps the audit trail says that they were sealed: dump, VM, who, and what told it."""
+    with contextlib.closing(sqlite3.connect(service.state_dir / "memory-dumps.sqlite3")) as db:
+        entries = list(entries_in(db))
+    told = [entry for entry in entries if (entry.deed, entry.result) == ("dump", "sealed")]
+    return sorted((entry.details["dump_id"], entry.subject, entry.who, entry.via) for entry in told)
+
+
+async def test_of_each_dump_the_audit_trail_says_once_that_it_was_sealed_whenever_its_record_was_made(tmp_path: Path) -> None:
+    with running_service(tmp_path, LIBVIRT_URI=node(tmp_path / "node.xml", VMS)) as service:
+        async with Api.of(service) as api:
+            await api.connected()
+            (job,) = await api.dump("alpha")
+        service.stop()
+        with contextlib.closing(sqlite3.connect(service.state_dir / "memory-dumps.sqlite3")) as db:  # died before its last word
+            unended = "UPDATE jobs SET phase = 'recording', job = json_set(job, '$.phase', 'recording') WHERE job_id = ?"
+            assert db.execute(unended, (job["job_id"],)).rowcount == 1
+            db.commit()
+        copied = copied_with_another_id(service.dump_dir, tmp_path / "elsewhere")
+        for manifest in copied.iterdir():
+            manifest.rename(service.dump_dir / f"copy-{manifest.name}")
+        service.restart()
+        try:
+            async with Api.of(service) as api:
+                assert (await api.get(f"{JOBS}/{job['job_id']}"))["phase"] == "completed"
+                records = (await api.get(RECORDS))["records"]
+        finally:
+            service.stop()
+        assert len(records) == 2
+        assert sealed(service) == sorted((record["dump_id"], "alpha", "admin", "service") for record in records)
 
 
 async def test_to_deliver_there_has_to_be_a_shared_history(tmp_path: Path) -> None:
