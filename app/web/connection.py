@@ -24,6 +24,13 @@ log = structlog.get_logger()
 
 _MET = "100-continue"
 HANDSHAKE_SEC = 10.0
+HEAD_SEC = 15.0
+"""So long a new connection may take for the head of its first request: one that says nothing must not keep its place for long."""
+
+IDLE_SEC = 75.0
+"""So long one is kept on which nothing is asked any more. Longer than nginx and others keep theirs to us (60 s), so that it is they
+who end it: what they send on one that we end just then would be lost."""
+
 LINGER_SEC = 2.0
 """So long what still comes of a refused body is dropped, for its sender to read why; then the connection ends."""
 
@@ -32,9 +39,26 @@ class Connection(web.RequestHandler):
     """One connection of a client."""
 
     tell_gone: Callable[[], None] | None = None
+    head_sec = HEAD_SEC
+    _no_head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The client has come."""
+        super().connection_made(transport)
+        self._no_head = asyncio.get_running_loop().call_later(self.head_sec, self._break_off)
+
+    def heard(self) -> None:
+        """The whole head of a request has come."""
+        if self._no_head is not None:
+            self._no_head.cancel()
+
+    def _break_off(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client has gone."""
+        self.heard()
         super().connection_lost(exc)
         if self.tell_gone is not None:
             self.tell_gone()
@@ -58,9 +82,7 @@ def told_when_gone(request: web.Request, tell: Callable[[], None]) -> Iterator[N
 
     aiohttp lets a handler run on then, which is right for most: its option to cancel them would cut a trigger in two.
     """
-    connection = request.protocol
-    if not isinstance(connection, Connection):
-        raise TypeError(f"{connection} was not made by listen()")
+    connection = _connection_of(request)
     if request.transport is None:
         tell()
     connection.tell_gone = tell
@@ -68,6 +90,12 @@ def told_when_gone(request: web.Request, tell: Callable[[], None]) -> Iterator[N
         yield
     finally:
         connection.tell_gone = None
+
+
+def _connection_of(request: web.BaseRequest) -> Connection:
+    if not isinstance(request.protocol, Connection):
+        raise TypeError(f"{request.protocol} was not made by listen()")
+    return request.protocol
 
 
 def _unreadable(error: BaseException | None) -> ProblemError:
@@ -87,15 +115,18 @@ def runner_of(app: web.Application, *, shutdown_sec: float) -> web.AppRunner:
     return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=shutdown_sec)
 
 
-async def listen(runner: web.AppRunner, listening: socket.socket, tls: ssl.SSLContext | None = None) -> asyncio.Server:
+async def listen(
+    runner: web.AppRunner, listening: socket.socket, tls: ssl.SSLContext | None = None, *, head_sec: float = HEAD_SEC
+) -> asyncio.Server:
     """Answer what comes to ``listening``, by ``tls`` if there is one. ``runner`` is set up, and ends the connections when it is
-    cleaned up."""
+    cleaned up. ``head_sec`` is how long the first head of each may take."""
     server = runner.server
     if server is None:
         raise ValueError("the runner is not set up")
     answer_it = server.request_handler
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        _connection_of(request).heard()
         expect = request.headers.get(hdrs.EXPECT)
         if expect is None or expect.lower() == _MET:
             return await answer_it(request)
@@ -105,10 +136,21 @@ async def listen(runner: web.AppRunner, listening: socket.socket, tls: ssl.SSLCo
     server.request_handler = answer
     loop = asyncio.get_running_loop()
     within = None if tls is None else HANDSHAKE_SEC
-    return await loop.create_server(lambda: _connection(server, loop), sock=listening, ssl=tls, ssl_handshake_timeout=within)
+    return await loop.create_server(
+        lambda: _connection(server, loop, head_sec), sock=listening, ssl=tls, ssl_handshake_timeout=within
+    )
 
 
-def _connection(server: web.Server, loop: asyncio.AbstractEventLoop) -> Connection:
+def _connection(server: web.Server, loop: asyncio.AbstractEventLoop, head_sec: float) -> Connection:
     """Without aiohttp's own log of requests (its types do not know that None means this), and without unpacking of bodies:
     one that is packed would be read before the gate could refuse it."""
-    return Connection(server, loop=loop, access_log=None, auto_decompress=False, lingering_time=LINGER_SEC)  # type: ignore[arg-type]
+    connection = Connection(
+        server,
+        loop=loop,
+        access_log=None,  # type: ignore[arg-type]
+        auto_decompress=False,
+        lingering_time=LINGER_SEC,
+        keepalive_timeout=IDLE_SEC,
+    )
+    connection.head_sec = head_sec
+    return connection
