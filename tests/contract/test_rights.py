@@ -6,6 +6,7 @@ Made from the route table: a route that is added is tested by being there. One t
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import aiohttp
 import pytest
@@ -21,17 +23,20 @@ import pytest
 from app.access import accounts, sessions, tokens
 from app.access.secrets import hash_of
 from app.application import create_app
+from app.changes import TOPICS
 from app.config import Settings
 from app.foundation import lay_foundation, open_beside
 from app.model import rfc3339
 from app.rights import ROLES, Role
 from app.scope import WHOLE, Scope
+from app.web import requests
 from app.web.errors import REFERENCE
 from app.web.guard import PUBLIC, SESSION_COOKIE, route_of
 from app.web.route import Route
 from app.web.routes import ROUTES
+from app.web.subscriber import PROGRESS
 from tests.contract.conftest import ALPHA, BETA, VMS
-from tests.contract.speech import ANSWER_SEC, FEED, TRIGGER, Api
+from tests.contract.speech import ANSWER_SEC, CHANGES, FEED, TRIGGER, Api
 from tests.service import Service, service_environment
 
 LONG_AGO, AFTER_THAT, LATER = (f"{year}-01-01T00:00:00.000000Z" for year in (2001, 2002, 2999))
@@ -121,9 +126,11 @@ def is_page(route: Route) -> bool:
     return route.pattern == REFERENCE or not route.pattern.startswith(("/api/", "/healthz", "/readyz"))
 
 
-async def answer_to(service: Service, route: Route, caller: Caller, ids: Mapping[str, str] = SAMPLES) -> tuple[int, str, str]:
+async def answer_to(
+    service: Service, route: Route, caller: Caller, ids: Mapping[str, str] = SAMPLES, said: bytes | None = None
+) -> tuple[int, str, str]:
     """Status, body, and where it leads; asked as the service's own page would."""
-    headers = {**caller.headers, "Origin": service.url, "Content-Type": "application/json"}
+    headers = {**caller.headers, "Origin": service.url, "Content-Type": "application/json" if said is None else route.body_type}
     if route.websocket:
         headers |= {
             "Connection": "Upgrade",
@@ -136,7 +143,9 @@ async def answer_to(service: Service, route: Route, caller: Caller, ids: Mapping
         query = {**(query or {}), "wait": "0"}
     async with (
         aiohttp.ClientSession(service.url, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        session.request(route.method, path_of(route, ids), headers=headers, params=query, allow_redirects=False) as answer,
+        session.request(
+            route.method, path_of(route, ids), headers=headers, params=query, data=said, allow_redirects=False
+        ) as answer,
     ):
         body = "" if answer.status == 101 else await answer.text()
         return answer.status, body, urlsplit(answer.headers.get("Location", "")).path
@@ -190,17 +199,71 @@ FOREIGN = re.compile(
 )
 
 
+LIMITED: tuple[Role, ...] = tuple(role for role in ROLES if role != "administrator")
+"""An administrator has no scope."""
+
+
 @pytest.fixture(scope="module")
-def tenant(service: Service) -> Caller:
-    """An operator of one VM, ``alpha``."""
+def tenants(service: Service) -> dict[Role, Caller]:
+    """Somebody of each role, limited to one VM, ``alpha``."""
 
     def introduce(connection: sqlite3.Connection) -> None:
-        accounts.add(connection, "tenant", "operator", Scope(vms=(ALPHA.name,)), None, LONG_AGO)
-        tokens.add(connection, hash_of("token-tenant"), "tenant", "x", None, WHOLE, LONG_AGO, LATER)
+        for role in LIMITED:
+            accounts.add(connection, f"tenant-{role}", role, Scope(vms=(ALPHA.name,)), None, LONG_AGO)
+            tokens.add(connection, hash_of(f"token-tenant-{role}"), f"tenant-{role}", "x", None, WHOLE, LONG_AGO, LATER)
 
     with contextlib.closing(open_beside(Settings.from_environment(service.environment))) as state:
         state.run_now(introduce)
-    return Caller("tenant", bearer("token-tenant"), "operator")
+    return {role: Caller(f"tenant, {role}", bearer(f"token-tenant-{role}"), role) for role in LIMITED}
+
+
+@pytest.fixture(params=LIMITED)
+def tenant(request: pytest.FixtureRequest, tenants: dict[Role, Caller]) -> Caller:
+    return tenants[request.param]
+
+
+VM = "(a VM)"
+PASSWORD = "correct horse battery"
+SAID: dict[str, dict[str, object]] = {
+    "trigger": {"vm_ids": [VM]},
+    "cancel": {},
+    "makeAccount": {"name": "eve", "role": "viewer", "vms": [VM], "password": PASSWORD},
+    "changeAccount": {"role": "administrator"},
+    "setPassword": {"password": PASSWORD},
+    "ownPassword": {"old": "whatever it was", "new": PASSWORD},
+    "removeAccount": {},
+    "endSessions": {"name": "admin"},
+    "makeToken": {"label": "more", "vms": [VM]},
+    "revokeToken": {},
+    "makeAccountByForm": {"name": "eve", "role": "viewer", "vms": VM, "password": PASSWORD},
+    "endSessionsByForm": {"name": "admin"},
+    "changeAccountByForm": {"role": "administrator"},
+    "setPasswordByForm": {"password": PASSWORD},
+    "removeAccountByForm": {},
+    "makeTokenByForm": {"label": "more", "vms": VM},
+    "ownPasswordByForm": {"old": "whatever it was", "password": PASSWORD},
+    "revokeTokenByForm": {},
+    "login": {"code": "guessed"},
+    "logout": {},
+}
+"""What is sent where something is changed: as it has to be, so that it is the scope that it is refused by."""
+
+
+def said_of(route: Route, vm: str) -> bytes | None:
+    """That, about this VM; None where nothing is sent."""
+    if route.method == "GET":
+        return None
+    if route.body_type == "application/json":
+        return json.dumps(SAID[route.name]).replace(VM, vm).encode()
+    return urlencode(SAID[route.name]).replace(quote_plus(VM), vm).encode()
+
+
+def test_what_is_sent_to_each_address_that_changes_something_is_what_it_takes() -> None:
+    changing = [route for route in ROUTES if route.method != "GET"]
+    assert SAID.keys() == {route.name for route in changing}
+    for route in changing:
+        if route.body_type == "application/json" and route.body is not None:
+            requests.body(said_of(route, BETA.uuid) or b"", route.body)
 
 
 async def ids_of_a_foreign_dump(api: Api) -> dict[str, str]:
@@ -216,12 +279,21 @@ async def test_no_address_tells_a_tenant_of_anothers_vms(api: Api, service: Serv
     there = await ids_of_a_foreign_dump(api)
     told: list[object] = []
     for route in ROUTES:
-        for ids in (there, SAMPLES):
-            status, body, _ = await answer_to(service, route, tenant, ids)
-            told += [(route.name, status, found[0]) for found in FOREIGN.finditer(body)]
-        if "{job_id}" in route.pattern or "{dump_id}" in route.pattern:
-            real, none = [await answer_to(service, route, tenant, ids) for ids in (there, SAMPLES)]
-            told += [(route.name, real, none)] * (real[0] != none[0] or anonymous(real[1], there) != anonymous(none[1], SAMPLES))
+        names_vm = VM in str(SAID.get(route.name))
+        ways = [(there, BETA.uuid), (SAMPLES, NOTHING)] if "{" in route.pattern or names_vm else [(there, BETA.uuid)]
+        if names_vm:
+            ways.append((there, BETA.name))
+        answers = [await answer_to(service, route, tenant, ids, said_of(route, vm)) for ids, vm in ways]
+        for (_, vm), (status, body, _) in zip(ways, answers, strict=True):
+            told += [(route.name, status, found[0]) for found in FOREIGN.finditer(body.replace(vm, "…"))]
+            lacking = route.right is not None and tenant.role is not None and route.right not in ROLES[tenant.role]
+            told += [(route.name, status, body)] * (status >= 500 if not lacking else status != 403)
+        if "{job_id}" in route.pattern or "{dump_id}" in route.pattern or names_vm:
+            real, none = [
+                (status, anonymous(body.replace(vm, "…"), ids))
+                for (ids, vm), (status, body, _) in zip(ways[:2], answers[:2], strict=True)
+            ]
+            told += [(route.name, real, none)] * (real != none)
     assert not told
 
 
@@ -231,13 +303,38 @@ def anonymous(body: str, ids: Mapping[str, str]) -> str:
     return body
 
 
-async def test_the_feed_tells_a_tenant_of_their_own_vms_alone(api: Api, service: Service, tenant: Caller) -> None:
-    async with aiohttp.ClientSession(service.url, headers=dict(tenant.headers)) as session, session.ws_connect(FEED) as socket:
-        first = await socket.receive_str()
-        assert ALPHA.uuid in first
-        assert not FOREIGN.search(first)
+async def test_the_feed_tells_a_tenant_of_their_own_vms_alone_whatever_they_ask_it_for(
+    api: Api, service: Service, tenant: Caller
+) -> None:
+    """With their own jobs, by which it is seen how far it has been heard."""
+    async with contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession(service.url, headers=dict(tenant.headers)))
+        wanted = {topic: f"topics={topic},job" for topic in (*TOPICS, PROGRESS)}
+        sockets = {topic: await stack.enter_async_context(session.ws_connect(f"{FEED}?{ask}")) for topic, ask in wanted.items()}
+        for topic, socket in sockets.items():
+            first = await socket.receive_str(timeout=ANSWER_SEC)
+            assert not FOREIGN.search(first), topic
+            assert topic != "vms" or ALPHA.uuid in first
+        cursors = {topic: (await heard(session, f"{ask}&wait=0"))["cursor"] for topic, ask in wanted.items()}
         await ids_of_a_foreign_dump(api)
-        async with session.post(TRIGGER, json={"all": True}) as answer:
-            (job,) = (await answer.json())["jobs"]
-        while '"completed"' not in (text := await socket.receive_str(timeout=ANSWER_SEC)) or job["job_id"] not in text:
-            assert not FOREIGN.search(text), text
+        own = [(await api.dump(ALPHA.uuid))[0]["job_id"] for _ in range(2)]  # what came late of the first is there with the second
+        for topic, socket in sockets.items():
+            ended = False
+            while not ended:
+                message = json.loads(text := await socket.receive_str(timeout=ANSWER_SEC))
+                assert not FOREIGN.search(text), topic
+                assert message["type"] in (topic, "job", "alive")
+                job = message.get("job", {})
+                ended = job.get("job_id") == own[-1] and job.get("phase") == "completed"
+        for topic, ask in wanted.items():
+            told = await heard(session, f"{ask}&wait=0&since={cursors[topic]}")
+            assert not FOREIGN.search(json.dumps(told)), topic
+            assert {message["type"] for message in told["messages"]} <= {topic, "job"}
+
+
+async def heard(session: aiohttp.ClientSession, query: str) -> dict[str, Any]:
+    """What a long request is answered with."""
+    async with session.get(f"{CHANGES}?{query}") as answer:
+        assert answer.status == 200
+        found: dict[str, Any] = await answer.json()
+        return found
