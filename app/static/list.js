@@ -94,8 +94,13 @@ export function createList(first, told, leave, ask = askLate) {
 
   function catchUp() {
     if (isNewest(list.view)) list.latest = newest();
-    else if (isFiltered(list.view) || isFirst(list.view)) askSoon(SOON_MS);
+    else if (isFiltered(list.view) || isFirst(list.view) || isLast()) askSoon(SOON_MS);
     else list.latest = { ...list.latest, count: seen.total };
+  }
+
+  /** Whether new records belong at its end. */
+  function isLast() {
+    return list.view.order === "asc" && list.view.page >= pagesOf(list.latest.count, list.view.limit);
   }
 
   function newest() {
@@ -107,18 +112,21 @@ export function createList(first, told, leave, ask = askLate) {
     timer ??= setTimeout(askAgain, delay);
   }
 
+  const lastPage = async (signal) => (await pagesModule()).pageOf(list.view, known, ask, signal);
+
   /** Never twice at once: what comes while it runs starts the next one. */
   async function askAgain() {
     const { signal } = following;
     const query = filtersOf(list.view);
     query.set("limit", isFirst(list.view) ? list.view.limit : 1);
+    const whole = isFirst(list.view) || isLast(); // of another page only how many there are
     let delay = null;
     const asked = seen;
     try {
-      const { records, count, next_cursor: next } = await ask(`${RECORDS}?${query}`, signal);
+      const { records, count, next_cursor, next = next_cursor } = await (isLast() ? lastPage(signal) : ask(`${RECORDS}?${query}`, signal));
       signal.throwIfAborted();
-      list.latest = { records: isFirst(list.view) ? records : list.latest.records, count };
-      known = { ...known, count, next: isFirst(list.view) ? next : known.next };
+      list.latest = { records: whole ? records : list.latest.records, count };
+      known = { ...known, count, next: whole ? next : known.next };
       if (asked !== seen) delay = SOON_MS;
     } catch (refusal) {
       if (signal.aborted) return;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -219,6 +220,28 @@ async def test_on_another_page_only_the_count_follows(visitor: Visitor) -> None:
     await add(visitor, ALPHA.name)
     await expect(page.locator("#records-where")).to_contain_text(f"{before + 1} dumps")
     assert await visitor.records.evaluate_all("(rows) => rows.map((row) => row.dataset.dumpId)") == rows
+
+
+async def test_oldest_first_new_records_come_at_the_end_of_the_last_page(visitor: Visitor) -> None:
+    page, news, last = visitor.page, visitor.page.locator("#records-news"), visitor.records.last
+    await page.get_by_role("columnheader", name="Time").get_by_role("link").click()
+    await expect(field(visitor.records.first, "time")).to_have_text("2026-01-01 00:00:00 UTC")
+    await page.get_by_role("link", name="Last", exact=True).click()
+    await expect(page.locator("#records-where")).to_contain_text(re.compile(r"Page ([2-9]) of \1 "))
+    await page.mouse.move(640, 20)
+    await page.locator("#records-heading").focus()
+    await page.evaluate("scrollTo(0, 0)")
+    before = await visitor.records.count()
+    await add(visitor, "comes-last")
+    await expect(field(last, "dom")).to_have_text("comes-last")
+    await expect(visitor.records).to_have_count(before + 1)
+
+    await page.get_by_label("Auto-refresh").uncheck()
+    await add(visitor, "waits")
+    await expect(news).to_have_text("1 new")
+    await expect(field(last, "dom")).to_have_text("comes-last")
+    await news.click()
+    await expect(field(last, "dom")).to_have_text("waits")
 
 
 async def test_with_filters_only_what_fits_slides_in(visitor: Visitor) -> None:

@@ -131,6 +131,46 @@ test("with filters the service is asked whether a new record fits, never twice a
   assert.equal(service.asked.length, 3);
 });
 
+test("on the last page of the oldest first, which new records belong to, the service is asked for them", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  for (const address of ["?order=asc&page=3&limit=25", "?q=a&order=asc&page=3&limit=25"]) {
+    const service = serviceWith(70);
+    const list = createList(parse(address), () => {}, assert.fail, service.ask);
+    list.follow(stateWith(70));
+    await settled();
+    assert.equal(list.shown.records.length, 20);
+    service.count = 72;
+    list.follow(stateWith(71));
+    list.follow(stateWith(72));
+    t.mock.timers.tick(300);
+    await settled();
+    assert.equal(news(list.shown, list.latest), 2);
+    assert.equal(list.latest.records.at(-1).dump_id, "d72");
+    list.accept();
+
+    service.count = 80; // more than there is room for
+    list.follow(stateWith(80));
+    t.mock.timers.tick(300);
+    await settled();
+    assert.equal(list.latest.records.length, 25);
+    assert.equal(list.latest.count, 80);
+    assert.equal(news(list.shown, list.latest), 8);
+    list.accept();
+    assert.equal(list.view.page, 3);
+  }
+});
+
+test("on an earlier page of the oldest first only the count follows", async () => {
+  const service = serviceWith(70);
+  const list = createList(parse("?order=asc&limit=25"), () => {}, assert.fail, service.ask);
+  list.follow(stateWith(70));
+  await settled();
+  list.follow(stateWith(71));
+  await settled();
+  assert.equal(list.latest.count, 71);
+  assert.equal(service.asked.length, 1);
+});
+
 test("a record that comes while a page is asked for is not overlooked", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const service = serviceWith(3);
