@@ -21,6 +21,8 @@ from tests.service import Service, running_service
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TRIGGER = "**/api/memory-dumps/trigger"
+OPTIONS = "**/views/options.js"
+A_FRAME = "() => new Promise((done) => requestAnimationFrame(done))"
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,79 @@ async def test_the_options_go_with_the_request_and_into_the_manifest(small_servi
     }  # fmt: skip
     await expect(visitor.records).to_have_count(1)
     assert len(list(small_service.dump_dir.glob("*.mem.zst"))) == 1
+
+
+async def asked_of(visitor: Visitor) -> asyncio.Queue[Any]:
+    """The bodies of the requests for dumps, which start none."""
+    asked: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def accept(route: Route) -> None:
+        asked.put_nowait(route.request.post_data_json)
+        await route.fulfill(status=202, json={"jobs": []})
+
+    await visitor.page.route(TRIGGER, accept)
+    return asked
+
+
+async def choose_paused(visitor: Visitor) -> None:
+    """In the options, for a reason."""
+    await part(visitor, "dump-options").locator("summary").click()
+    await visitor.page.get_by_label("Mode").select_option("paused")
+    await visitor.page.get_by_label("Reason").fill("in a hurry")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_options_that_were_chosen_before_the_script_came_go_with_the_request(
+    stage: Service, window: OpenWindow, closed: bool
+) -> None:
+    visitor = await window(stage)
+    asked = await asked_of(visitor)
+    async with visitor.held_back("**/main.js"):
+        await visitor.page.reload(wait_until="commit")
+        await choose_paused(visitor)
+        if closed:
+            await part(visitor, "dump-options").locator("summary").click()
+    await expect(field(part(visitor, "dump-options"), "said")).to_have_text("paused, gzip, reason")
+    await visitor.dump(ALPHA.uuid)
+    assert await asked.get() == {"vm_ids": [ALPHA.uuid], "mode": "paused", "compression": "gzip", "reason": "in a hurry"}
+
+
+async def test_options_that_are_still_coming_are_waited_for(stage: Service, window: OpenWindow) -> None:
+    visitor = await window(stage)
+    asked, wish = await asked_of(visitor), {"mode": "paused", "compression": "gzip", "reason": "in a hurry"}
+    await visitor.live()
+    async with visitor.held_back(OPTIONS):
+        await choose_paused(visitor)
+        await visitor.dump(ALPHA.uuid)
+        await visitor.page.evaluate(A_FRAME)
+        assert asked.empty()
+    assert await asked.get() == {"vm_ids": [ALPHA.uuid], **wish}
+
+    await visitor.page.reload()
+    await visitor.live()
+    dialog = part(visitor, "dump-all-dialog")
+    async with visitor.held_back(OPTIONS):
+        await choose_paused(visitor)
+        await part(visitor, "dump-all").click()
+    await expect(dialog).to_contain_text("stands still while its memory is read.")
+    await field(dialog, "confirm").click()
+    assert await asked.get() == {"all": True, **wish}
+
+
+async def test_nothing_is_dumped_otherwise_than_chosen_where_the_options_do_not_come(stage: Service, window: OpenWindow) -> None:
+    visitor = await window(stage)
+    visitor.expect_trouble("net::ERR_FAILED")
+    asked = await asked_of(visitor)
+    await visitor.live()
+    await visitor.page.route(OPTIONS, lambda route: route.abort())
+    await choose_paused(visitor)
+    await expect(visitor.page.locator(".toast")).to_contain_text("could not be loaded")
+    await visitor.dump(ALPHA.uuid)
+    await expect(visitor.page.locator(".toast")).to_have_count(2)
+    await visitor.page.unroute(OPTIONS)
+    await visitor.dump_button.click()
+    assert (await asked.get())["mode"] == "paused"
+    assert asked.empty()
 
 
 async def test_buttons_are_off_while_their_request_runs_and_a_refusal_says_what_to_do(stage: Service, window: OpenWindow) -> None:

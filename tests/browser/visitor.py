@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
-from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, Route, expect
 
 from app.config import Settings
 from app.foundation import make_login_url
@@ -109,6 +110,21 @@ class Visitor:
     async def until(self, expression: str, argument: str) -> None:
         """Look once a frame until the function ``expression`` of ``argument`` holds: for what is over in a moment."""
         await self.page.wait_for_function(expression, arg=argument)
+
+    @contextlib.asynccontextmanager
+    async def held_back(self, pattern: str) -> AsyncIterator[None]:
+        """What is asked for at such an address comes when this is over."""
+        over = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            await over.wait()
+            await route.continue_()
+
+        await self.page.route(pattern, hold)
+        try:
+            yield
+        finally:
+            over.set()
 
     @contextlib.asynccontextmanager
     async def held_while_the_guest_stands_still(self, guest: Guest) -> AsyncIterator[Process]:

@@ -14,29 +14,39 @@ export function controlView(store, actions, notify) {
   const rows = new Map(); // uuid → its row, and what that says
   let seen = {};
   let busy = new Map(); // the jobs that rows speak of
-  let options = null;
+  let options = null; // a promise, from when they are opened; null again if they did not come
   let question = null;
 
   const draw = () => view(store.state);
   const take = async (coming, then) => {
     try {
-      then(await coming);
+      return then(await coming);
     } catch (error) {
       console.warn(error);
-      door.open = false;
       notify("error", "This part of the page could not be loaded. Look whether the service can be reached, then try again.");
     }
   };
-  const start = async (vms) => {
-    const wish = options ? options.read() : {};
-    if (!wish) return;
-    const place = await actions.trigger({ ...vms, ...wish });
-    if (place) options?.refuse(...place);
+  const come = async () => {
+    const made = await take(import("./options.js"), ({ createOptions }) => createOptions(door));
+    return made ?? (options = null); // to be tried again
   };
-  const ask = (module) => {
-    question ??= module.createQuestion(() => start({ all: true }));
-    question.open(store.state, options?.mode() ?? door.querySelector("select").value);
+  const isFilled = () => [...door.querySelectorAll("input, :checked")].some((one) => one.value && !one.defaultSelected);
+  const opened = () => (options ??= door.open || isFilled() ? come() : null);
+  /** `then` is called with what is wanted and how, as the options say, once they have come; not if something is wrong with them. */
+  const want = async (what, then) => {
+    const coming = opened();
+    const wish = coming ? (await coming)?.read() : {};
+    if (wish) then({ ...what, ...wish });
   };
+  const start = async (what) => {
+    const place = await actions.trigger(what);
+    if (place) (await options)?.refuse(...place);
+  };
+  const ask = (what) =>
+    take(load("question", "dialog", document.body), ({ createQuestion }) => {
+      question ??= createQuestion(start);
+      question.open(store.state, what, door.querySelector("select").value);
+    });
   const matches = (vm) => {
     const wanted = search.value.trim().toLowerCase();
     return !wanted || [vm.name, vm.vmid, vm.uuid, vm.state].some((text) => text.toLowerCase().includes(wanted));
@@ -54,9 +64,10 @@ export function controlView(store, actions, notify) {
   section.addEventListener("click", (event) => act[event.target.closest("[data-action]")?.dataset.action]?.());
   list.addEventListener("change", ({ target }) => store.choose([target.closest("[data-vm-uuid]").dataset.vmUuid], target.checked));
   search.addEventListener("input", draw);
-  dump.addEventListener("click", () => start({ vm_ids: chosen(store.state).map((vm) => vm.uuid) }));
-  all.addEventListener("click", () => (!options || options.read()) && take(load("question", "dialog", document.body), ask));
-  door.addEventListener("toggle", () => !options && door.open && take(import("./options.js"), (module) => (options = module.createOptions(door))));
+  dump.addEventListener("click", () => want({ vm_ids: chosen(store.state).map((vm) => vm.uuid) }, start));
+  all.addEventListener("click", () => want({ all: true }, ask));
+  door.addEventListener("toggle", opened);
+  opened();
   for (const row of list.children) rows.set(row.dataset.vmUuid, { row });
 
   const fill = (vm, job, state) => {

@@ -45,7 +45,6 @@ export function createOptions(door) {
   };
 
   return {
-    mode: () => mode.value,
     /** What the trigger's body says of them, or null if something is wrong with it. */
     read() {
       for (const name in wrong) say(name, wrong[name]());

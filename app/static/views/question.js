@@ -13,12 +13,13 @@ const STILL = {
 export function createQuestion(confirmed) {
   const dialog = document.getElementById("dump-all-dialog");
   const dismiss = dialog.querySelector('[data-action="close"]');
+  let asked = null; // what is sent if it is confirmed
   let mode = "auto";
 
   dialog.addEventListener("click", (event) => {
     const action = event.target.closest("[data-action]")?.dataset.action;
     if (action || isOutside(event, dialog)) dialog.close();
-    if (action === "dump-all") confirmed();
+    if (action === "dump-all") confirmed(asked);
   });
 
   const freshen = (state) => {
@@ -36,7 +37,9 @@ export function createQuestion(confirmed) {
   };
 
   return {
-    open(state, chosenMode) {
+    /** `what` is asked for, in `mode`. */
+    open(state, what, chosenMode) {
+      asked = what;
       mode = chosenMode;
       dialog.showModal();
       freshen(state);
