@@ -108,6 +108,15 @@ async def test_plots_are_loaded_when_they_are_opened_and_say_what_the_records_sa
     await expect(plots(visitor).get_by_role("alert")).to_contain_text("The last day is before the first one")
 
 
+async def test_plots_that_were_opened_before_the_script_came_are_drawn(shelf: Service, window: OpenWindow) -> None:
+    visitor = await window(shelf)
+    async with visitor.held_back("**/main.js"):
+        await visitor.page.reload(wait_until="commit")
+        await plots(visitor).locator("summary").click()
+        await expect(plots(visitor)).to_have_js_property("open", True)
+    await expect(plots(visitor).locator("canvas")).to_have_count(2)
+
+
 async def test_plots_that_do_not_come_say_so_and_those_that_came_follow_dumps_theme_and_width(
     shelf: Service, window: OpenWindow
 ) -> None:

@@ -47,12 +47,14 @@ export function doorsView(store, notify, leave) {
   });
   addEventListener("popstate", followAddress);
 
-  plots.addEventListener("toggle", async () => {
+  const showPlots = async () => {
     if (!plots.open) return;
     const view = await open("plots", async () => (await load("plots", "charts", plots)).createPlots(store, leave));
     if (view) view(store.state);
     else plots.open = false;
-  });
+  };
+  plots.addEventListener("toggle", showPlots);
+  showPlots(); // if it was opened before this was here
 
   return (state) => {
     ready.details?.freshen(state);
