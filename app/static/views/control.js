@@ -11,6 +11,7 @@ export function controlView(store, actions, notify) {
   const section = document.getElementById("vms");
   const part = (name) => document.getElementById(name);
   const [heading, list, search, door, dump, all] = ["vms-heading", "vms-list", "vms-search", "dump-options", "dump-selected", "dump-all"].map(part);
+  const looks = section.hasAttribute("data-looks"); // and may not dump
   const rows = new Map(); // uuid → its row, and what that says
   let seen = {};
   let busy = new Map(); // the jobs that rows speak of
@@ -74,7 +75,7 @@ export function controlView(store, actions, notify) {
     const known = rows.get(vm.uuid);
     const on = state.chosen.has(vm.uuid) && vm.id !== null && !job;
     const said = [vm.name, vm.vmid, vm.id, vm.state, vm.memory_bytes, vm.last_dump, job && `${job.job_id} ${job.phase} ${far(job.progress)}`, on].join("\n");
-    if (known.said !== said) fillRow(known.row, vm, job, on, heading);
+    if (known.said !== said) fillRow(known.row, vm, job, on, heading, looks);
     known.said = said;
   };
 
@@ -161,7 +162,7 @@ function chosen(state) {
   return dumpableVms(state).filter((vm) => state.chosen.has(vm.uuid));
 }
 
-function fillRow(row, vm, job, on, heading) {
+function fillRow(row, vm, job, on, heading, looks) {
   const box = row.querySelector("input");
   const link = field(row, "job");
   const off = vm.id === null;
@@ -172,7 +173,7 @@ function fillRow(row, vm, job, on, heading) {
   setText(field(row, "state"), off ? `${vm.state}, nothing to dump` : vm.state);
   setText(field(row, "memory"), bytes(vm.memory_bytes));
   setAttribute(box, "title", off ? "It does not run: there is no memory to capture." : job ? "It is being dumped." : null);
-  setDisabled(box, off || Boolean(job), heading);
+  setDisabled(box, looks || off || Boolean(job), heading);
   if (box.checked !== on) box.checked = on;
   setHidden(link, !job);
   setHidden(field(row, "last-dump"), Boolean(job));
