@@ -194,6 +194,18 @@ async def test_a_result_stays_for_a_while_and_as_long_as_it_is_looked_at(stage: 
     await expect(visitor.running).to_have_count(1)
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+async def test_a_result_is_as_high_as_the_card_that_it_follows(stage: Service, window: OpenWindow, width: int) -> None:
+    visitor, feed = await watched(stage, window, width=width)
+    warning = "vm-web-01 rewrites its memory faster than it can be read. So it was captured the paused way."
+    feed.say("job", job(1, warnings=(warning,)))
+    await expect(field(visitor.running, "warnings")).to_have_text(warning)
+    height = await height_of(visitor.running)
+    feed.say("job", job(1, Phase.COMPLETED, warnings=(warning,)))
+    await expect(results(visitor)).to_have_count(1)
+    assert await height_of(results(visitor)) == height
+
+
 async def test_what_ended_badly_stays_until_it_is_put_away_and_says_what_to_do(stage: Service, window: OpenWindow) -> None:
     visitor, feed = await watched(stage, window)
     for number, phase in enumerate((Phase.FAILED, Phase.CANCELLED, Phase.INTERRUPTED), 1):

@@ -25,6 +25,7 @@ export function jobsView(store, actions, notify, begun = new Set()) {
     if (results.size > MOST_RESULTS) results.delete(results.values().next().value);
   });
   const rests = createRests(() => view(store.state));
+  let heights = new Map(); // job id → how high its card is that goes
   let shown = "";
   let ticking = null;
 
@@ -56,8 +57,8 @@ export function jobsView(store, actions, notify, begun = new Set()) {
   const makeCard = (job) => {
     if (isActive(job)) return clone("job-template");
     const card = makeResult(() => leave(job.job_id));
-    const before = part(`job-${job.job_id}`);
-    if (before) card.style.minBlockSize = `${before.offsetHeight}px`; // what stands below stays until it leaves
+    const before = heights.get(job.job_id);
+    if (before) card.style.minBlockSize = `${before}px`; // what stands below stays until it leaves
     return card;
   };
 
@@ -79,7 +80,10 @@ export function jobsView(store, actions, notify, begun = new Set()) {
     const arrangement = [cards.map(slot), bad.map(slot), ...cards.map((job) => job.warnings.length)].join(" ");
     if (arrangement === shown) draw(cards, later, bad, state);
     else if (!rests.now) return;
-    else rests.glide(() => section.querySelectorAll(".job, .ended"), () => draw(cards, later, bad, state));
+    else {
+      heights = new Map([...running.children].map((card) => [card.dataset.jobId, card.getBoundingClientRect().height]));
+      rests.glide(() => section.querySelectorAll(".job, .ended"), () => draw(cards, later, bad, state));
+    }
     shown = arrangement;
     if (!ticking) tick();
   }
