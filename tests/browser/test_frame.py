@@ -36,6 +36,16 @@ SLIDES_SEEN = """() => {
     if (target.matches(".toast") && propertyName === "translate") ways.push(propertyName);
   });
 }"""
+A_QUESTION = """
+document.body.append(Object.assign(document.createElement("dialog"), {id: "asks", className: "dialog", textContent: "Well?"}))
+"""
+OPENS_BELOW_THE_TOASTS = """
+async () => {
+  document.getElementById("asks").showModal();
+  await null;  // and no longer: later they come up by themselves, when the next one comes or goes
+  return document.querySelector("#asks #toasts:popover-open") !== null;
+}
+"""
 FLOOD = """
 async ([kind, count, event]) => {
   const {notify} = await import(document.querySelector("link[href$='/views/notify.js']").href);
@@ -275,7 +285,7 @@ async def test_a_toast_is_seen_and_closed_above_an_open_question(framed: Service
     visitor = await window(framed)
     page, toast = visitor.page, visitor.page.locator(".toast")
     await visitor.live()
-    await page.evaluate("document.body.append(Object.assign(document.createElement('dialog'), {id: 'asks', textContent: 'Well?'}))")
+    await page.evaluate(A_QUESTION)
     await page.evaluate("document.getElementById('asks').showModal()")
     await page.evaluate(FLOOD, ["error", 2, None])
     await toast.first.get_by_role("button").click()
@@ -283,6 +293,25 @@ async def test_a_toast_is_seen_and_closed_above_an_open_question(framed: Service
     await page.keyboard.press("Escape")
     await expect(page.locator("#asks")).not_to_be_visible()
     await expect(toast).to_be_visible()
+
+
+async def test_a_toast_is_seen_heard_and_closed_above_a_question_that_comes_after_it(framed: Service, window: OpenWindow) -> None:
+    visitor = await window(framed)
+    page, toast = visitor.page, visitor.page.locator(".toast")
+    await visitor.live()
+    await page.evaluate(A_QUESTION)
+    await page.evaluate(FLOOD, ["error", 2, None])
+    await expect(toast).to_have_count(2)
+    height = await toast.first.evaluate("(toast) => toast.offsetHeight")
+    assert await page.evaluate(OPENS_BELOW_THE_TOASTS)
+    await expect(page.locator("#asks #announcements")).to_have_count(1)
+    assert await toast.first.evaluate("(toast) => toast.offsetHeight") == height
+    await toast.first.get_by_role("button").click()
+    await expect(toast).to_have_count(1)
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#asks")).not_to_be_visible()
+    await expect(toast).to_be_visible()
+    await expect(page.locator("body > #messages")).to_have_count(1)
 
 
 async def test_what_is_wrong_is_said_at_the_foot_of_the_window_and_moves_nothing(framed: Service, window: OpenWindow) -> None:

@@ -57,7 +57,8 @@ class Toasts {
       this.#hold();
     });
     list.addEventListener("focusout", () => requestAnimationFrame(() => this.#release()));
-    document.addEventListener("close", () => this.#bringToFront(), true); // of a dialog, which would take them with it
+    // A dialog that opens would cover them, and one that closes takes with it what is in it.
+    new MutationObserver(() => this.#bringToFront()).observe(document.body, { subtree: true, attributeFilter: ["open"] });
   }
 
   add(toast) {
