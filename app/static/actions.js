@@ -1,4 +1,5 @@
-// What a person can ask the service for. Each request has a key in the store: pending while it runs, an error if refused.
+// What a person can ask the service for. Each request has a key in the store: pending already, no more when it has ended, and an error
+// if it was refused.
 
 import { isolated } from "./format.js";
 
@@ -10,7 +11,6 @@ export function createActions(store, notify, leave) {
   const unanswered = new Map(); // what was sent and not answered → its key, so that trying again cannot start it twice
 
   const ask = async (key, path, body, accepted) => {
-    store.requestStarted(key);
     try {
       accepted(await post(path, JSON.stringify(body), unanswered));
     } catch (refusal) {

@@ -1,7 +1,7 @@
 // The page's script: takes over what the server rendered, and keeps it up to date.
 
 import { connect } from "./connection.js";
-import { createStore, endedBadly, isActive } from "./store.js";
+import { createStore, endedBadly, isActive, isPending } from "./store.js";
 import { activityView, readLines } from "./views/activity.js";
 import { alarmsView } from "./views/alarms.js";
 import { barView } from "./views/bar.js";
@@ -42,6 +42,8 @@ function lateActions() {
   };
   onFirstTouch(load);
   const act = async (name, given, key) => {
+    if (isPending(store.state, key)) return null;
+    store.requestStarted(key);
     try {
       await load();
     } catch (error) {

@@ -242,6 +242,20 @@ async def test_buttons_are_off_while_their_request_runs_and_a_refusal_says_what_
     visitor.expect_trouble("status of 409", "status of 429", "status of 500", "status of 401")
 
 
+async def test_a_button_is_off_as_soon_as_it_is_pressed(stage: Service, window: OpenWindow) -> None:
+    visitor = await window(stage)
+    asked = await asked_of(visitor)
+    await visitor.live()
+    async with visitor.held_back("**/actions.js"):
+        await visitor.choice(ALPHA.uuid).check()
+        await visitor.dump_button.evaluate("(button) => { button.click(); button.click(); }")
+        await expect(visitor.dump_button).to_be_disabled()
+        await expect(part(visitor, "vms")).to_have_attribute("aria-busy", "true")
+    assert (await asked.get())["vm_ids"] == [ALPHA.uuid]
+    await expect(part(visitor, "vms")).not_to_have_attribute("aria-busy", "true")
+    assert asked.empty()
+
+
 def refusal(*uuids: str) -> dict[str, Any]:
     """What the service says when VMs cannot be dumped now."""
     errors = [{"vm_id": uuid, "code": "already-dumping", "detail": f"{uuid} is being dumped already."} for uuid in uuids]
