@@ -21,7 +21,7 @@ const readers = {
   sizes: (text) => oneOf(text, ["original", "stored"]),
 };
 
-/** The view that a query string asks for. What it cannot be is left out, as on the server, which says so in words. */
+/** The view that a query string, or a form of the same names, asks for. What it cannot be is left out, as on the server, which says so in words. */
 export function parse(search) {
   const view = { ...PLAIN };
   const seen = new Set();

@@ -73,6 +73,26 @@ async def test_what_is_typed_filters_at_once_and_one_step_back_leads_to_what_was
     await shows(visitor, 12)
 
 
+async def test_what_was_typed_and_chosen_before_the_script_came_counts(visitor: Visitor) -> None:
+    page, search, home = visitor.page, visitor.page.get_by_label("Search records"), visitor.service.url + HOME
+    async with visitor.held_back("**/main.js"):
+        await page.reload(wait_until="commit")
+        await search.fill("vm-03")
+        await page.get_by_label("Rows per page").select_option("25")
+        await page.get_by_label("Show compressed size").check()
+        await page.get_by_label("Auto-refresh").uncheck()
+    await visitor.live()
+    await shows(visitor, 12)
+    await expect(page).to_have_url(f"{home}?q=vm-03&limit=25&sizes=stored")
+    await expect(search).to_have_value("vm-03")
+    await expect(field(visitor.records.first, "dom")).to_have_text("vm-03")
+    await expect(field(visitor.records.first, "size")).to_have_text("100 B")
+    await expect(page.get_by_label("Auto-refresh")).not_to_be_checked()
+    await page.go_back()
+    await shows(visitor, 120)
+    await expect(search).to_have_value("")
+
+
 async def test_an_address_that_is_shared_opens_the_same_view(visitor: Visitor, window: OpenWindow) -> None:
     page = visitor.page
     await page.get_by_label("Date (UTC)").fill("2026-01-01")

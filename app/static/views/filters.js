@@ -85,13 +85,17 @@ export function setLink(link, href) {
 /** The switch that lets the table follow; it is this tab's. `changed` is called when it is moved. Gives how it stands. */
 export function createAutoRefresh(changed) {
   const input = document.getElementById("auto-refresh");
-  try {
-    input.checked = sessionStorage.getItem(KEY) !== "off";
-  } catch {} // a browser that keeps nothing: it is on
-  input.addEventListener("change", () => {
+  const keep = () => {
     try {
       sessionStorage.setItem(KEY, input.checked ? "on" : "off");
-    } catch {}
+    } catch {} // a browser that keeps nothing: it is on
+  };
+  if (!input.checked) keep(); // before this was here
+  try {
+    input.checked = sessionStorage.getItem(KEY) !== "off";
+  } catch {}
+  input.addEventListener("change", () => {
+    keep();
     changed();
   });
   return () => input.checked;

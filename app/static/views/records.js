@@ -12,8 +12,10 @@ export function recordsView(store, notify, leave) {
   const [rows, heading, newsButton, said] = ["rows", "heading", "news", "said"].map((name) => document.getElementById(`records-${name}`));
   const redraw = () => view(store.state, true);
   const look = () => view(store.state);
-  const list = createList(parse(location.search), redraw, leave);
   const history = createHistory((target) => go(target));
+  const typed = parse(new FormData(document.getElementById("filters"))); // before this was here
+  if (format({ ...typed, page: history.view().page }) !== format(history.view())) history.push(typed);
+  const list = createList(history.view(), redraw, leave);
   const fillForm = createFilters(history.view, (target, finished) => go(target, finished ? "push" : "replace"), notify, leave);
   const follows = createAutoRefresh(look);
   const isRead = readingWatch(section, newsButton, look);
