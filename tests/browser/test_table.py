@@ -19,7 +19,7 @@ from app.records.index import RecordIndex
 from app.state import State
 from tests.browser.axe import violations
 from tests.browser.conftest import ALPHA, BETA, OpenWindow
-from tests.browser.visitor import HOME, Visitor, field
+from tests.browser.visitor import HOME, Visitor, field, isolated
 from tests.faults.scene import memdump
 from tests.histories import SEC_NS, manifest_at
 from tests.nodes import node
@@ -129,6 +129,10 @@ async def test_the_hash_is_copied_whole_and_a_refusal_shows_it(visitor: Visitor)
     await row.get_by_role("button", name="Copy hash").click()
     await expect(page.locator("#announcements")).to_contain_text("is in the clipboard")
     assert await page.evaluate("navigator.clipboard.readText()") == whole
+    strange = visitor.records.filter(has_text="onerror").first
+    await strange.get_by_role("button", name="Copy hash").click()
+    said = f"Hash of the dump of {isolated(STRANGE)} is in the clipboard."
+    await expect(page.locator("#announcements")).to_contain_text(said)
     await page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')); }")
     await row.get_by_role("button", name="Copy hash").click()
     await expect(hash_).to_have_text(whole)

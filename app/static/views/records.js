@@ -1,7 +1,7 @@
 // Sealed dumps: a page of their list. New ones slide in, but never under the eyes of somebody who reads.
 
 import { createHistory, format, isFiltered, parse, withoutFilters } from "../address.js";
-import { bytes, duration, pause, short, when } from "../format.js";
+import { bytes, duration, isolated, pause, short, when } from "../format.js";
 import { createList, news, pagesModule, pagesOf } from "../list.js";
 import { clone, field, keyed, mark, setAttribute, setHidden, setMoment, setNotice, setText } from "./dom.js";
 import { createAutoRefresh, createFilters, setLink } from "./filters.js";
@@ -204,7 +204,7 @@ function fill(row, record, view) {
   setAttribute(field(row, "view"), "href", format(view, `/memory-dumps/${record.dump_id}`));
   setAttribute(field(row, "view"), "aria-label", `View dump of ${record.dom}`);
   const copy = field(row, "copy");
-  setAttribute(copy, "aria-label", `Copy hash of the dump of ${record.dom}`);
+  setAttribute(copy, "aria-label", `Copy hash of the dump of ${isolated(record.dom)}`);
   setHidden(copy, !record.sha256);
   fillWarnings(field(row, "warnings"), record.warnings);
 }
