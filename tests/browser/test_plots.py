@@ -154,3 +154,24 @@ async def test_without_javascript_the_figures_are_a_link_away(shelf: Service, wi
     await expect(links).to_have_text(["by day", "by VM", "all records as CSV"])
     answer = await visitor.context.request.get(f"{shelf.url}{await links.first.get_attribute('href')}")
     assert OLD_DAY in await answer.text()
+
+
+async def test_a_table_has_five_hundred_days_at_most_and_is_written_anew_only_where_its_figures_changed(
+    shelf: Service, window: OpenWindow
+) -> None:
+    visitor = await window(shelf)
+    await visitor.live()
+    await plots(visitor).locator("summary").click()
+    await visitor.page.get_by_label("Range").select_option("From … to …")
+    await visitor.page.get_by_label("To (inclusive)").fill("2024-03-01")
+    await visitor.page.get_by_label("From", exact=True).fill("1980-01-01")
+    days = plots(visitor).get_by_role("table").first
+    await expect(days.locator("caption")).to_contain_text("The last 500 days, UTC; 15632 before them")
+    await expect(days.get_by_role("rowheader")).to_have_count(500)
+    await expect(days.get_by_role("rowheader").first).to_have_text("2024-03-01")
+    await expect(row(visitor, OLD_DAY)).to_have_text(f"{OLD_DAY}1100 B")
+
+    await plots(visitor).locator("table, canvas").evaluate_all("(parts) => parts.forEach((part) => { part.dataset.old = '' })")
+    assert memdump(shelf.environment, ALPHA.name).returncode == 0
+    await expect(plots(visitor).locator("canvas[data-old]")).to_have_count(0)  # drawn anew
+    await expect(plots(visitor).locator("table[data-old]")).to_have_count(2)  # nothing of it is in that range

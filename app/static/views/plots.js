@@ -9,8 +9,9 @@ import { setAttribute, setHidden, setNotice, setText } from "./dom.js";
 
 const FRESHEN_MS = 4000;
 const VM_BARS = 12;
-const TABLE_VMS = 500;
+const TABLE_ROWS = 500;
 const STATS = "/api/memory-dumps/stats";
+const written = new Map(); // name of a table → what it says
 
 /** What is called with the state at each change while the section is open. */
 export function createPlots(store, leave) {
@@ -98,15 +99,17 @@ function draw(days, vms) {
   bars(plot("duration"), most(vms, (vm) => vm.avg_duration_sec), [(vm) => vm.avg_duration_sec], duration, vms.length);
   bars(plot("pause"), most(vms, (vm) => vm.longest_pause_ms), [(vm) => vm.avg_pause_ms, (vm) => vm.longest_pause_ms], pause, vms.length);
   const heads = ["Dumps", "Stored"];
-  const rows = days.map((day) => [day.day, day.total_dumps, bytes(day.total_size_bytes)]);
-  table("days", "Each day, UTC", ["Day", ...heads], rows.toReversed());
-  const shown = vms.slice(0, TABLE_VMS);
-  const left = vms.length - shown.length;
+  table(
+    "days",
+    days.length > TABLE_ROWS ? `The last ${TABLE_ROWS} days, UTC; ${days.length - TABLE_ROWS} before them: choose a shorter range to see those` : "Each day, UTC",
+    ["Day", ...heads],
+    days.slice(-TABLE_ROWS).toReversed().map((day) => [day.day, day.total_dumps, bytes(day.total_size_bytes)]),
+  );
   table(
     "vms",
-    left > 0 ? `The first ${TABLE_VMS} VMs by name; ${left} more` : "Each VM",
+    vms.length > TABLE_ROWS ? `The first ${TABLE_ROWS} VMs by name; ${vms.length - TABLE_ROWS} more` : "Each VM",
     ["VM", ...heads, "Duration, mean", "Pause, mean", "Pause, longest"],
-    shown.map((vm) => [vm.dom, vm.total_dumps, bytes(vm.total_size_bytes), duration(vm.avg_duration_sec), pause(vm.avg_pause_ms), pause(vm.longest_pause_ms)]),
+    vms.slice(0, TABLE_ROWS).map((vm) => [vm.dom, vm.total_dumps, bytes(vm.total_size_bytes), duration(vm.avg_duration_sec), pause(vm.avg_pause_ms), pause(vm.longest_pause_ms)]),
   );
 }
 
@@ -118,8 +121,11 @@ function plot(name) {
   return document.querySelector(`[data-plot="${name}"]`);
 }
 
-/** A table whose first column is its rows' heads. */
+/** A table whose first column is its rows' heads; the one that is there if it says the same. */
 function table(name, caption, heads, rows) {
+  const says = JSON.stringify([caption, rows]);
+  if (written.get(name) === says) return;
+  written.set(name, says);
   const made = document.createElement("table");
   made.createCaption().textContent = caption;
   const head = made.createTHead().insertRow();
