@@ -20,15 +20,17 @@ from app.web.assets import Assets
 from app.web.sight import Sight
 
 _INDENTATION = re.compile(r"\n\s+")
+_END_OF_TAGS = re.compile(r"^((?:\{%(?:(?!%\}).)*%\})+)\n", re.MULTILINE)
+"""That of a line with nothing else: the one before it stands in the page already."""
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
 
 class Dense(Extension):
-    """Indentation is for who writes a template, not for every visitor."""
+    """Indentation, and lines that say nothing, are for who writes a template, not for every visitor."""
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
-        return _INDENTATION.sub("\n", source)
+        return _END_OF_TAGS.sub(r"\1", _INDENTATION.sub("\n", source))
 
 
 def set_up(app: web.Application, settings: Settings) -> None:

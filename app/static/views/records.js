@@ -7,9 +7,11 @@ import { clone, field, keyed, mark, setAttribute, setHidden, setMoment, setNotic
 import { createAutoRefresh, createFilters, setLink } from "./filters.js";
 import { onFirstTouch } from "./load.js";
 
+const part = (name) => document.getElementById(`records-${name}`);
+
 export function recordsView(store, notify, leave) {
   const section = document.getElementById("records");
-  const [rows, heading, newsButton, said] = ["rows", "heading", "news", "said"].map((name) => document.getElementById(`records-${name}`));
+  const [rows, heading, newsButton, said] = ["rows", "heading", "news", "said"].map(part);
   const redraw = () => view(store.state, true);
   const look = () => view(store.state);
   const history = createHistory((target) => go(target));
@@ -59,7 +61,7 @@ export function recordsView(store, notify, leave) {
     list.accept();
     redraw();
   });
-  document.getElementById("records-again").addEventListener("click", () => {
+  part("again").addEventListener("click", () => {
     heading.focus({ preventScroll: true });
     list.load();
   });
@@ -106,21 +108,21 @@ async function copyHash(button, notify) {
 }
 
 function drawState({ view, shown, busy, error }) {
-  const table = document.getElementById("records-table");
+  const table = part("table");
   const count = shown?.count ?? 1;
-  setAttribute(document.getElementById("records-area"), "aria-busy", busy ? "true" : null);
-  const problem = document.getElementById("records-error");
+  setAttribute(part("area"), "aria-busy", busy ? "true" : null);
+  const problem = part("error");
   setNotice(field(problem, "error"), error);
   setHidden(problem, !error);
   setHidden(table, Boolean(error) || count === 0);
-  setHidden(document.getElementById("records-empty"), Boolean(error) || count > 0 || isFiltered(view));
-  setHidden(document.getElementById("records-none"), Boolean(error) || count > 0 || !isFiltered(view));
-  setAttribute(document.getElementById("records-all"), "href", format(withoutFilters(view)));
+  setHidden(part("empty"), Boolean(error) || count > 0 || isFiltered(view));
+  setHidden(part("none"), Boolean(error) || count > 0 || !isFiltered(view));
+  setAttribute(part("all"), "href", format(withoutFilters(view)));
   setAttribute(table, "data-sizes", view.sizes);
-  setText(document.getElementById("records-size"), view.sizes === "stored" ? "Compressed size" : "Original size");
+  setText(part("size"), view.sizes === "stored" ? "Compressed size" : "Original size");
   const newestFirst = view.order === "desc";
-  setAttribute(document.getElementById("records-time"), "aria-sort", newestFirst ? "descending" : "ascending");
-  const sort = document.getElementById("records-sort");
+  setAttribute(part("time"), "aria-sort", newestFirst ? "descending" : "ascending");
+  const sort = part("sort");
   setAttribute(sort, "href", format({ ...view, order: newestFirst ? "asc" : "desc", page: 1 }));
   setAttribute(sort, "title", newestFirst ? "Oldest first" : "Newest first");
 }
@@ -129,7 +131,7 @@ function drawPages({ view, latest: { count } }) {
   const pages = pagesOf(count, view.limit);
   const [page, last, all] = [view.page, pages, count].map((number) => number.toLocaleString("en"));
   const where = `Page ${page} of ${last} · ${all} ${count === 1 ? "dump" : "dumps"}`;
-  setText(document.getElementById("records-where"), where);
+  setText(part("where"), where);
   const steps = { first: 1, previous: view.page - 1, next: view.page + 1, last: pages };
   for (const link of document.querySelectorAll("#pager [data-go]")) {
     const target = steps[link.dataset.go];
@@ -143,7 +145,7 @@ function drawPages({ view, latest: { count } }) {
 export function takeRows(rests) {
   const view = parse(location.search);
   const [model] = document.getElementById("record-template").content.children;
-  return [...document.getElementById("records-rows").rows].map((row, place) => {
+  return [...part("rows").rows].map((row, place) => {
     mark(row, model);
     const record = read(row, rests[place]);
     row.dataset.dumpId = record.dump_id;
@@ -222,7 +224,7 @@ function fillWarnings(sign, warnings) {
  * new, which would go from under them. `over` is called when that ends.
  */
 function readingWatch(section, newsButton, over) {
-  const area = document.getElementById("records-area");
+  const area = part("area");
   const points = matchMedia("(hover: hover)");
   let scrolled = false;
   new IntersectionObserver(
