@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -17,7 +18,7 @@ from app.config import KNOWN_NAMES
 from tests.contract.conftest import ALPHA
 from tests.contract.speech import RECORDS, Api
 from tests.nodes import node
-from tests.service import ROOT, run_app, running_service, service_environment
+from tests.service import ROOT, STOP_SEC, run_app, running_service, service_environment
 
 PYTHON = sys.executable
 
@@ -157,6 +158,13 @@ def test_the_log_tells_when_a_service_started_and_that_it_ended_in_good_order(tm
         events = [json.loads(line)["event"] for line in service.log_text().splitlines()]
         assert events[-1] == "service_ended"
         assert events.index("service_started") < events.index("service_ends")
+
+
+def test_a_terminal_that_goes_ends_it_in_good_order(tmp_path: Path) -> None:
+    with running_service(tmp_path, LIBVIRT_URI=node(tmp_path / "node.xml", [ALPHA])) as service:
+        service.process.send_signal(signal.SIGHUP)
+        assert service.process.wait(STOP_SEC) == 0
+        assert "service_ended" in service.log_text()
 
 
 def test_the_containers_health_check_follows_the_port(tmp_path: Path) -> None:
