@@ -40,10 +40,11 @@ is_for_tests() { [[ "$LEVEL" == dev || "$LEVEL" == deep ]]; }
 
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; }
 
-# The first Python that will do; nothing if there is none.
+# The first Python that will do; nothing if there is none. The system's own is built with optimisations; the first in PATH
+# may not be, and would take up to twice the time for everything.
 find_python() {
   local name
-  for name in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
+  for name in "${PYTHON:-/usr/bin/python3}" python3 python3.14 python3.13 python3.12 python3.11; do
     if command -v "$name" > /dev/null && is_new_enough "$name"; then
       command -v "$name"
       return

@@ -1,4 +1,4 @@
-"""A real browser, Debian's Chromium, for the whole session; real guests and services to look at with it.
+"""A real browser, Debian's Chromium without its windows, for the whole session; real guests and services to look at with it.
 
 Playwright's asynchronous API lives on the session's event loop, and so do the tests here: its synchronous one would leave
 a running loop in this thread, where no other asynchronous test could be run.
@@ -25,7 +25,7 @@ from tests.lab import add_ready, running_lab
 from tests.nodes import SHUTOFF, Vm, node, numbered_uuid
 from tests.service import Service, running_service
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = "/usr/bin/chromium-headless-shell"
 _TURNED_OFF = (
     # By Playwright. Chromium heeds the last such list alone, so they stand here as well.
     "AvoidUnnecessaryBeforeUnloadCheckSync",

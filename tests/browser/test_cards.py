@@ -35,7 +35,6 @@ async def test_a_guest_that_stands_still_is_shown_so_for_as_long_as_it_does_and_
     await visitor.live()
     card, result = visitor.running, visitor.page.locator("#jobs-list > .result")
     async with Api.of(service) as api:
-        await visitor.dump(SHOP)
         async with visitor.held_while_the_guest_stands_still(SHOP) as process:
             await expect(field(card, "guest")).to_have_text("guest stands still")
             await expect(field(card, "mode")).to_have_text("paused")
@@ -65,7 +64,6 @@ async def test_a_dump_whose_process_dies_is_shown_as_failed_until_it_is_put_away
     visitor = await window(service)
     await visitor.live()
     dumps = {path.name for path in service.dump_dir.iterdir()}
-    await visitor.dump(SHOP)
     async with visitor.held_while_the_guest_stands_still(SHOP) as process:
         process.kill()
     await expect(visitor.ended).to_have_attribute("data-phase", "failed")

@@ -40,7 +40,6 @@ async def test_a_dump_that_is_cancelled_on_the_page_is_shown_as_cancelled_and_it
 ) -> None:
     visitor = await window(service)
     records = await visitor.records.count()
-    await visitor.dump(SHOP)
     async with visitor.held_while_the_guest_stands_still(SHOP) as process:
         await expect(visitor.choice(SHOP)).to_be_disabled()
         await visitor.running.locator('[data-action="cancel"]').click()
@@ -72,7 +71,6 @@ async def test_a_dump_that_fails_says_why_in_words_and_by_its_code(small_service
 
 async def test_two_pages_show_the_same_while_a_dump_runs_and_afterwards(service: Service, window: OpenWindow) -> None:
     one, other = await window(service), await window(service)
-    await one.dump(SHOP)
     async with one.held_while_the_guest_stands_still(SHOP):
         await expect(other.running).to_have_attribute("data-guest", "paused")
         await assert_same(one, other)
@@ -98,12 +96,15 @@ async def assert_same(one: Visitor, other: Visitor) -> None:
 async def test_the_place_of_the_keyboard_is_kept_while_progress_is_shown(service: Service, window: OpenWindow) -> None:
     visitor = await window(service)
     await visitor.live()
-    await visitor.choice(SHOP).focus()
-    await visitor.page.keyboard.press("Space")
-    await tab_to(visitor.page, "#dump-selected")
-    await visitor.page.keyboard.press("Enter")
-    await expect(visitor.page.locator("#vms-heading")).to_be_focused()  # the button is off now
-    async with visitor.held_while_the_guest_stands_still(SHOP) as process:
+
+    async def ask() -> None:
+        await visitor.choice(SHOP).focus()
+        await visitor.page.keyboard.press("Space")
+        await tab_to(visitor.page, "#dump-selected")
+        await visitor.page.keyboard.press("Enter")
+        await expect(visitor.page.locator("#vms-heading")).to_be_focused()  # the button is off now
+
+    async with visitor.held_while_the_guest_stands_still(SHOP, ask) as process:
         await tab_to(visitor.page, f"[aria-label='Cancel the dump of {SHOP.name}']")
         cancel = visitor.running.locator('[data-action="cancel"]')
         before = await field(visitor.running, "bytes").inner_text()

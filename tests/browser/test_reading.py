@@ -47,7 +47,6 @@ async def test_without_javascript_one_can_log_in_and_read_everything(small_servi
 async def test_no_page_scrolls_sideways_at_360_pixels(service: Service, window: OpenWindow) -> None:
     visitor = await window(service, width=360)
     await visitor.live()
-    await visitor.dump(SHOP)
     async with visitor.held_while_the_guest_stands_still(SHOP):
         assert await visitor.width_of_overflow() == 0
     await expect(visitor.running).to_have_count(0)
@@ -63,7 +62,6 @@ async def test_the_control_panel_stays_as_it_is_when_a_dump_runs_and_ends(new_se
     visitor = await window(new_service)
     await visitor.live()
     places = await places_of_controls(visitor)
-    await visitor.dump(SHOP)
     async with visitor.held_while_the_guest_stands_still(SHOP):
         assert await places_of_controls(visitor) == places
     await expect(field(visitor.vm(SHOP), "last-dump")).to_contain_text("UTC")
