@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-deep check lint bench screenshots
+.PHONY: help run demo setup test test-thorough test-deep check lint bench screenshots
 
 export PYTHON
 # Without cached byte code a capture process takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 CODE := $(wildcard app scripts demo setup benchmarks tests)
 
 help: ## this list
@@ -22,8 +23,11 @@ demo: ## the same over demo VMs, in any case
 setup: ## only the set-up for run and demo
 	@setup/setup.sh demo
 
-test: lint ## every test: real QEMU guests and a real browser included
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: lint ## every promise once: real QEMU guests and a real browser included
+	$(PYTEST) -m "not thorough and not deep"
+
+test-thorough: lint ## other phases, roles, shapes and widths, and rare faults
+	$(PYTEST) -m "thorough and not deep"
 
 test-deep: lint ## the long and heavy tests
 	@setup/setup.sh deep

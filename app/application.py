@@ -34,7 +34,7 @@ def create_app(foundation: Foundation) -> web.Application:
         from app.web.oidc import Provider  # with what it needs it takes half a second, which others need not wait
 
         app[oidcpages.PROVIDER] = Provider(foundation.settings.oidc)
-    app[keys.KEEPING] = Keeping(foundation.state, foundation.access.passwords)
+    app[keys.KEEPING] = Keeping(foundation.state, foundation.access)
     templates.set_up(app, foundation.settings)
     live.set_up(app)
     longrequest.set_up(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import stat
@@ -11,7 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import hypothesis
 import pytest
@@ -19,6 +20,9 @@ import pytest
 # Hypothesis' own time limit on an example would be an assertion on time.
 hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("ours")
+
+if TYPE_CHECKING:
+    from tests.service import Service
 
 T = TypeVar("T")
 
@@ -32,6 +36,18 @@ PATIENCE_SEC = 5.0
 
 watched_folders: set[Path] = set()
 """Folders beside a test's ``tmp_path`` in which no FIFO and no partial file may stay; fixtures add theirs."""
+
+_shared_services: list[Service] = []
+
+
+@contextlib.contextmanager
+def shared(service: Service) -> Iterator[None]:
+    """Tests may end the service and start it again: for the length of this, whatever process it is then is none of theirs."""
+    _shared_services.append(service)
+    try:
+        yield
+    finally:
+        _shared_services.remove(service)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,7 +73,7 @@ def nothing_is_left_behind(request: pytest.FixtureRequest, tmp_path: Path) -> It
     threads, pids = _threads(), _pids()
     yield
     left = [f"thread {thread.name}" for thread in _wait_until_empty(lambda: _threads() - threads)]
-    left += [f"process {pid}: {_command(pid)}" for pid in _wait_until_empty(lambda: _processes(apart_from=pids))]
+    left += [f"process {pid}: {_command(pid)}" for pid in _wait_until_empty(lambda: _processes(apart_from=pids | _shared_pids()))]
     if request.node.get_closest_marker("leaves_partial_files") is None:
         left += [str(path) for folder in (tmp_path, *watched_folders) for path in _unfinished(folder)]
     if left:
@@ -82,6 +98,10 @@ def _threads() -> set[threading.Thread]:
 
 def _pids() -> set[int]:
     return {int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()}
+
+
+def _shared_pids() -> set[int]:
+    return {service.process.pid for service in _shared_services}
 
 
 def _processes(*, apart_from: set[int]) -> set[int]:

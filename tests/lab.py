@@ -3,7 +3,7 @@
 ``lab``       one private libvirt for the whole session with the guests below, booted and ready. Leave it as it is: its
               daemon alive, its guests running, no domain added.
 ``own_lab``   an empty one for this test alone (0.1 s), to be harmed at will: ``own_lab.add(COLD)`` takes half a second,
-              ``add_ready(own_lab, WEB)`` a second or two.
+              ``add_ready(own_lab, WEB)`` a second or two. ``module_lab`` is the same for the tests of a module.
 
 Under emulation the boot of a guest costs a processor for 4 to 30 seconds. So each guest boots once in a run of the tests;
 wherever it is wanted, it goes on from there (``virDomainRestore``).
@@ -43,6 +43,13 @@ OFF = Guest(name="vm-off-01", memory_mib=192, vmid="104", starts=False)
 """Shut off."""
 
 GUESTS = (WEB, DB, COLD, OFF)
+
+COUNTING = Guest(name="vm-counts-01", memory_mib=192, text_mib=4, random_mib=4, counts=True)
+"""Of no ``lab``: its virtual CPU never rests, and whether it runs can be seen without libvirt."""
+
+BUSY = Guest(name="vm-busy-01", memory_mib=256, text_mib=4, random_mib=4, vcpus=2, rewrites_mib=128)
+"""Of no ``lab``: to stop for 20 ms only, it would have to be read at 6.7 GB/s; for 3 s, at 45 MB/s. On two processors, for on
+a busy host one may for a while not get to write."""
 
 
 SAVED = "MEMORY_DUMPS_TEST_GUESTS"
@@ -88,6 +95,13 @@ def lab() -> Iterator[PrivateLibvirt]:
 @pytest.fixture
 def own_lab() -> Iterator[PrivateLibvirt]:
     """A private libvirt without guests, for one test."""
+    with running_lab() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def module_lab() -> Iterator[PrivateLibvirt]:
+    """A private libvirt without guests, for one module: its tests harm it, and leave it well."""
     with running_lab() as started:
         yield started
 

@@ -69,7 +69,7 @@ class Access:
         self._monotonic = monotonic
         self.attempts = Attempts(monotonic)
         self._cache: dict[Key, tuple[Identity, float]] = {}
-        self._logouts = 0
+        self._forgotten = 0
         self.presence = Presence(self._look_again)
 
     def close(self) -> None:
@@ -166,9 +166,13 @@ class Access:
         try:
             await self._state.run(work)
         finally:
-            # After the deletion: a look-up that read the session before it may have cached it again by now, or still has to answer.
-            self._cache.pop(("session", ended), None)
-            self._logouts += 1
+            self.forget()
+
+    def forget(self) -> None:
+        """What was changed here counts from now on, and not only within a second. Call it after the change: a look-up that read
+        what was there before may have cached it by then, or still has to answer."""
+        self._cache.clear()
+        self._forgotten += 1
 
     def make_login_code(self) -> str:
         """A new login code for an administrator, the first one if it still is one: it works once, for ten minutes. Blocks: for the
@@ -220,14 +224,14 @@ class Access:
         asked_at = self._monotonic()
         if cached is not None and asked_at < cached[1]:
             return cached[0]
-        now, idle_since, logouts = self._in(0), self._in(-IDLE_SEC), self._logouts
+        now, idle_since, forgotten = self._in(0), self._in(-IDLE_SEC), self._forgotten
         found = await self._state.read(lambda connection: sessions.find(connection, *key, now, idle_since))
         self._cache.pop(key, None)
         if found is None:
             return None
         if len(self._cache) >= CACHE_ENTRIES:
             del self._cache[next(iter(self._cache))]  # the one that was looked up longest ago
-        if logouts == self._logouts:  # else it may be what was read before it was ended
+        if forgotten == self._forgotten:  # else it may be what was read before it was ended
             self._cache[key] = (found.identity, asked_at + CACHE_SEC)
         if not quiet and (found.used_at is None or from_rfc3339(found.used_at) <= self._now() - timedelta(seconds=USED_SEC)):
             await self._write_down_use(key)

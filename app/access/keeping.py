@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from app.access import accounts, sessions, tokens
+from app.access.access import Access
 from app.access.accounts import Account
 from app.access.audit import Note, append, note
 from app.access.identity import Identity
-from app.access.passwords import Passwords
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
 from app.access.tokens import Token
 from app.errors import AccountUnknown, BeyondOwnRights, TokenUnknown
@@ -20,15 +21,17 @@ from app.rights import ROLES, Role
 from app.scope import Scope
 from app.state import State
 
+T = TypeVar("T")
+
 
 class Keeping:
     """All of it raises ``StateError``; what cannot be is an ``AccessError`` or a ``RequestError``. Who may ask for what of
     accounts the caller has looked at; of tokens it is looked at here. ``by`` is who asks: what they give by a token that expires
-    does not outlive it, or one that got out for a day would be there for ever."""
+    does not outlive it, or one that got out for a day would be there for ever. Each change counts at once."""
 
-    def __init__(self, state: State, passwords: Passwords) -> None:
+    def __init__(self, state: State, access: Access) -> None:
         self._state = state
-        self._passwords = passwords
+        self._access = access
 
     async def accounts(self) -> tuple[Account, ...]:
         """By name."""
@@ -36,7 +39,7 @@ class Keeping:
 
     async def make_account(self, by: Identity, name: str, role: Role, scope: Scope, password: str | None) -> Account:
         """Without a password nobody can log in as it yet."""
-        hashed = None if password is None else await self._passwords.hash_of(password)
+        hashed = None if password is None else await self._access.passwords.hash_of(password)
         noted, now = note("account-made", name, role=role, scope=str(scope)), _now()
 
         def work(connection: sqlite3.Connection) -> Account:
@@ -46,7 +49,7 @@ class Keeping:
             append(connection, noted)
             return made
 
-        return await self._state.run(work)
+        return await self._change(work)
 
     async def change_account(self, by: Identity, name: str, role: Role, scope: Scope) -> Account:
         """Tokens that reach further than it then does are revoked."""
@@ -61,11 +64,11 @@ class Keeping:
             append(connection, noted)
             return changed
 
-        return await self._state.run(work)
+        return await self._change(work)
 
     async def set_password(self, by: Identity | None, name: str, password: str) -> None:
         """Ends every session of the account. ``by`` None: who asks has given the password before, and can log in by that anyway."""
-        hashed, noted = await self._passwords.hash_of(password), note("password-changed", name)
+        hashed, noted = await self._access.passwords.hash_of(password), note("password-changed", name)
 
         def work(connection: sqlite3.Connection) -> None:
             if by is not None:
@@ -73,7 +76,7 @@ class Keeping:
             accounts.set_password(connection, name, hashed)
             append(connection, noted)
 
-        await self._state.run(work)
+        await self._change(work)
 
     async def remove_account(self, name: str) -> None:
         """With its sessions and tokens."""
@@ -83,7 +86,7 @@ class Keeping:
             accounts.remove(connection, name, now)
             append(connection, noted)
 
-        await self._state.run(work)
+        await self._change(work)
 
     async def end_sessions(self, name: str) -> int:
         """Whoever is logged in under this name, with an account or without one, no longer is; how many sessions that were."""
@@ -94,7 +97,7 @@ class Keeping:
             append(connection, replace(noted, details={**noted.details, "ended": ended}))
             return ended
 
-        return await self._state.run(work)
+        return await self._change(work)
 
     async def tokens(self, by: Identity) -> tuple[Token, ...]:
         """Those that ``by`` may know of, newest first."""
@@ -122,7 +125,7 @@ class Keeping:
             append(connection, about_token(noted, made))
             return made
 
-        return await self._state.run(work), secret
+        return await self._change(work), secret
 
     async def revoke_token(self, by: Identity, number: int) -> Token:
         """One that ``by`` may not know of is as unknown as one that there is not."""
@@ -135,7 +138,13 @@ class Keeping:
             append(connection, about_token(noted, revoked))
             return revoked
 
-        return await self._state.run(work)
+        return await self._change(work)
+
+    async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._state.run(work)
+        finally:
+            self._access.forget()
 
 
 def token_note(deed: Literal["token-made", "token-revoked"], token: Token) -> Note:

@@ -16,13 +16,15 @@ from tests.browser.showcase import fill, showcase
 from tests.browser.states import STATES, Watched, idle, online_again
 from tests.browser.visitor import HOME, WAIT_MS, Visitor
 from tests.service import Service
+from tests.thorough import once, thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FEW = 12
 """Records: enough for every shape of a row, for axe-core takes its time with each."""
 
-LOOKS: tuple[tuple[int, Literal["light", "dark"]], ...] = ((1280, "light"), (360, "dark"))
+Scheme = Literal["light", "dark"]
+LOOKS: tuple[tuple[int, Scheme], ...] = ((1280, "light"), (360, "dark"))
 """Each state twice, by all rules: the widest and the narrowest, in every colour."""
 
 
@@ -54,40 +56,43 @@ TOUCHED = (
 """States with what fingers press."""
 
 
-async def assert_shuts_nobody_out(on: Watched) -> None:
-    for width, scheme in LOOKS:
-        await on.visitor.page.set_viewport_size({"width": width, "height": 900})
-        await on.visitor.page.emulate_media(color_scheme=scheme)
-        await on.settled()
-        assert await on.visitor.axe() == [], (width, scheme)
-        assert await on.visitor.too_wide() == [], (width, scheme)
+async def assert_shuts_nobody_out(on: Watched, width: int, scheme: Scheme) -> None:
+    await on.visitor.page.set_viewport_size({"width": width, "height": 900})
+    await on.visitor.page.emulate_media(color_scheme=scheme)
+    await on.settled()
+    assert await on.visitor.axe() == []
+    assert await on.visitor.too_wide() == []
 
 
 async def test_axe_finds_nothing_while_there_is_nothing(on: Watched) -> None:
     await idle(on)
     await expect(on.visitor.records).to_have_count(0)
-    await assert_shuts_nobody_out(on)
+    for width, scheme in LOOKS:
+        await assert_shuts_nobody_out(on, width, scheme)
 
 
-async def told_of_records(on: Watched) -> None:
-    """The service has noticed what was added beside it: another tab, which hears the service itself, shows it."""
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def filled(shown: Service, on: Watched) -> None:
+    """From here on it has records, and has noticed them: another tab, which hears the service itself, shows them."""
+    await fill(shown, FEW)
     other = await on.visitor.context.new_page()
     await other.goto(on.visitor.service.url + HOME)
     await expect(other.locator('#stats [data-field="dumps"]')).to_have_text(f"{FEW}")
     await other.close()
 
 
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(("width", "scheme"), once(LOOKS, *LOOKS[:1]))
 @pytest.mark.parametrize("state", STATES)
-async def test_axe_finds_nothing_in_any_state(shown: Service, on: Watched, state: str) -> None:
-    if state == next(iter(STATES)):
-        await fill(shown, FEW)
-        await told_of_records(on)
+async def test_axe_finds_nothing_in_any_state(on: Watched, state: str, width: int, scheme: Scheme) -> None:
     await STATES[state](on)
-    await assert_shuts_nobody_out(on)
+    await assert_shuts_nobody_out(on, width, scheme)
     await on.visitor.page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
     await online_again(on)
 
 
+@thorough
+@pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("width", [look[0] for look in LOOKS])
 async def test_what_has_the_focus_is_never_wholly_covered_by_what_is_said_to_be_wrong(on: Watched, width: int) -> None:
     page = on.visitor.page
@@ -110,12 +115,10 @@ async def test_what_has_the_focus_is_never_wholly_covered_by_what_is_said_to_be_
     await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
 
 
-async def test_on_a_phone_every_link_and_button_is_large_enough_for_a_finger(shown: Service, on: Watched) -> None:
+@thorough
+@pytest.mark.usefixtures("filled")
+async def test_on_a_phone_every_link_and_button_is_large_enough_for_a_finger(on: Watched) -> None:
     page = on.visitor.page
-    await idle(on)
-    if await on.visitor.records.count() == 0:  # it runs alone
-        await fill(shown, FEW)
-        await told_of_records(on)
     await page.set_viewport_size({"width": 360, "height": 900})
     small = {}
     for state in TOUCHED:
@@ -126,6 +129,7 @@ async def test_on_a_phone_every_link_and_button_is_large_enough_for_a_finger(sho
     await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
 
 
+@pytest.mark.usefixtures("filled")
 async def test_at_1280_pixels_an_administrator_sees_every_entry_beside_a_hypervisor_with_a_long_name(on: Watched) -> None:
     page, name = on.visitor.page, "hypervisor-with-a-long-name-07.example.org"
     await idle(on)
@@ -142,7 +146,8 @@ async def test_at_1280_pixels_an_administrator_sees_every_entry_beside_a_hypervi
     await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
 
 
-@pytest.mark.parametrize("width", [1280, 768, 360])
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("width", once([1280, 768, 360], 360))
 async def test_a_vm_whose_name_has_200_letters_and_no_space_widens_nothing(on: Watched, width: int) -> None:
     page, name = on.visitor.page, "n" * 200
     await page.set_viewport_size({"width": width, "height": 900})
@@ -161,6 +166,7 @@ async def test_a_vm_whose_name_has_200_letters_and_no_space_widens_nothing(on: W
     await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
 
 
+@pytest.mark.usefixtures("filled")
 async def test_choosing_vms_moves_no_list_on_a_phone(on: Watched) -> None:
     page, vms = on.visitor.page, on.visitor.page.locator("#vms-list")
     await page.set_viewport_size({"width": 360, "height": 900})
@@ -176,6 +182,7 @@ async def test_choosing_vms_moves_no_list_on_a_phone(on: Watched) -> None:
     await page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
 
 
+@pytest.mark.usefixtures("filled")
 async def test_a_dump_is_made_found_read_and_filtered_by_keyboard_alone(shown: Service, browser: Browser) -> None:
     context = await browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(WAIT_MS)

@@ -11,6 +11,7 @@ from tests.browser.conftest import ALPHA, OpenWindow
 from tests.contract.speech import Api
 from tests.nodes import node
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -22,6 +23,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield started
 
 
+@thorough
 async def test_entries_are_found_by_the_form_and_shut_nobody_out(audited: Service, window: OpenWindow) -> None:
     visitor = await window(audited)
     async with Api.of(audited) as api:

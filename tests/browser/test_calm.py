@@ -15,11 +15,12 @@ from app.model import Phase, Stats
 from tests.browser.conftest import ALPHA, BETA, GONE, OpenWindow
 from tests.browser.feed import Feed, ago, job, line, progress, record, vm
 from tests.browser.showcase import VMS, showcase
-from tests.browser.visitor import HOME, Visitor, login_path
+from tests.browser.visitor import HOME, Visitor
 from tests.contract.speech import Api
 from tests.faults.scene import memdump
 from tests.nodes import node
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -108,6 +109,7 @@ async def ten_dumps(visitor: Visitor, feed: Feed) -> None:
         await visitor.page.evaluate(TWO_FRAMES)
 
 
+@thorough
 async def test_what_a_night_of_dumps_leaves_on_the_page_is_no_more_than_the_first_hour_did(
     quiet: Service, window: OpenWindow
 ) -> None:
@@ -169,6 +171,7 @@ async def test_a_first_visit_is_small_flat_and_asks_for_nothing_twice(quiet: Ser
         assert await page.evaluate(FETCHED_AGAIN) == []
 
 
+@thorough
 async def test_a_first_visit_is_small_where_there_is_much_to_show(full: Service, browser: Browser, window: OpenWindow) -> None:
     visitor = await window(full)
     async with first_visit(visitor, browser) as (page, answers):
@@ -179,6 +182,7 @@ async def test_a_first_visit_is_small_where_there_is_much_to_show(full: Service,
         assert sum(sizes.values()) <= MOST_BYTES, sorted(sizes.items(), key=lambda item: -item[1])
 
 
+@thorough
 async def test_what_the_script_read_from_the_rows_is_what_the_service_knows(full: Service, window: OpenWindow) -> None:
     visitor, stranger = await window(full), await window(full)
     rows, news = visitor.page.locator("#records-rows"), stranger.page.locator("#records-rows")
@@ -215,10 +219,7 @@ async def sizes_of(answers: list[Response]) -> dict[str, int]:
 
 
 async def test_the_page_can_be_used_before_its_scripts_have_come(quiet: Service, window: OpenWindow) -> None:
-    visitor = await window(quiet, log_in=False)
-    await visitor.go(login_path(quiet))
-    await visitor.page.get_by_role("button", name="Log in").click()
-    await visitor.page.wait_for_url(f"**{HOME}")
+    visitor = await window(quiet)
     held = asyncio.Event()
     await visitor.page.route("**/main.js", lambda route: hold(route, held))
     await visitor.page.goto(quiet.url + HOME, wait_until="commit")

@@ -13,6 +13,7 @@ from tests.browser.visitor import HOME, field
 from tests.contract.speech import JOBS, RECORDS, Api
 from tests.faults.scene import capture_process
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -58,6 +59,7 @@ async def test_a_guest_that_stands_still_is_shown_so_for_as_long_as_it_does_and_
     await expect(visitor.page.get_by_role("dialog")).to_contain_text(newest["sha256"])
 
 
+@thorough
 async def test_a_dump_whose_process_dies_is_shown_as_failed_until_it_is_put_away_and_its_guest_runs(
     rack: PrivateLibvirt, service: Service, window: OpenWindow
 ) -> None:
@@ -79,6 +81,7 @@ async def test_a_dump_whose_process_dies_is_shown_as_failed_until_it_is_put_away
     await expect(visitor.ended).to_have_count(0)
 
 
+@thorough
 async def test_a_live_dump_is_called_live_by_the_script_and_by_the_server(
     tmp_path: Path, rack: PrivateLibvirt, window: OpenWindow
 ) -> None:

@@ -14,6 +14,7 @@ from tests.browser.visitor import HOME, SERVICE_IS_AWAY, Visitor
 from tests.faults.scene import memdump
 from tests.nodes import node
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -120,6 +121,7 @@ def deafen(socket: WebSocketRoute, sockets: list[WebSocketRoute]) -> None:
         socket.connect_to_server()
 
 
+@thorough
 async def test_a_page_whose_requests_are_swallowed_says_so_and_comes_back(small_service: Service, window: OpenWindow) -> None:
     visitor = await window(small_service)
     await visitor.page.clock.install()
@@ -138,6 +140,7 @@ async def test_a_page_whose_requests_are_swallowed_says_so_and_comes_back(small_
     await expect(visitor.page.locator('#stats [data-field="dumps"]')).to_have_text(str(dumps + 1))
 
 
+@thorough
 async def test_who_is_logged_out_is_led_to_the_login_and_back_to_the_same_view(small_service: Service, window: OpenWindow) -> None:
     visitor = await window(small_service)
     visitor.expect_trouble(SERVICE_IS_AWAY, "status of 401", "WebSocket connection")

@@ -17,6 +17,7 @@ from tests.browser.feed import GIB, Feed
 from tests.browser.visitor import Visitor, field
 from tests.nodes import node
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -146,6 +147,7 @@ async def choose_paused(visitor: Visitor) -> None:
     await visitor.page.get_by_label("Reason").fill("in a hurry")
 
 
+@thorough
 @pytest.mark.parametrize("closed", [False, True])
 async def test_options_that_were_chosen_before_the_script_came_go_with_the_request(
     stage: Service, window: OpenWindow, closed: bool
@@ -162,6 +164,7 @@ async def test_options_that_were_chosen_before_the_script_came_go_with_the_reque
     assert await asked.get() == {"vm_ids": [ALPHA.uuid], "mode": "paused", "compression": "gzip", "reason": "in a hurry"}
 
 
+@thorough
 async def test_options_that_are_still_coming_are_waited_for(stage: Service, window: OpenWindow) -> None:
     visitor = await window(stage)
     asked, wish = await asked_of(visitor), {"mode": "paused", "compression": "gzip", "reason": "in a hurry"}
@@ -184,6 +187,7 @@ async def test_options_that_are_still_coming_are_waited_for(stage: Service, wind
     assert await asked.get() == {"all": True, **wish}
 
 
+@thorough
 async def test_nothing_is_dumped_otherwise_than_chosen_where_the_options_do_not_come(stage: Service, window: OpenWindow) -> None:
     visitor = await window(stage)
     visitor.expect_trouble("net::ERR_FAILED")
@@ -292,6 +296,7 @@ async def test_before_all_are_dumped_the_page_says_what_that_means(stage: Servic
     await expect(part(visitor, "dump-all")).to_be_disabled()
 
 
+@thorough
 async def test_five_hundred_vms_and_strange_names_keep_the_panel_as_it_is(stage: Service, window: OpenWindow) -> None:
     visitor, says = await fed(stage, window)
     dump = visitor.dump_button
@@ -322,6 +327,7 @@ async def test_five_hundred_vms_and_strange_names_keep_the_panel_as_it_is(stage:
     await expect(dump).to_be_disabled()
 
 
+@thorough
 async def test_the_panel_says_when_there_is_nothing_or_nothing_new_to_choose_from(stage: Service, window: OpenWindow) -> None:
     visitor, says = await fed(stage, window)
     unreachable = {"name": "kvm-07", "uri": "test:///", "state": "unreachable", "message": "It is away.", "since": feed.ago(1)}

@@ -16,6 +16,7 @@ from tests.browser.visitor import HOME, Visitor
 from tests.faults.scene import memdump
 from tests.nodes import node
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -149,6 +150,7 @@ async def test_a_manifest_that_does_not_come_is_an_error_in_the_dialog_and_a_way
     await expect(opened.get_by_role("alert")).to_contain_text("There is no record of a dump 'nothing'")
 
 
+@thorough
 async def test_who_was_logged_out_meanwhile_comes_back_to_the_same_dump(shelf: Service, window: OpenWindow) -> None:
     visitor = await window(shelf)
     visitor.expect_trouble("status of 401")
@@ -191,6 +193,7 @@ async def assert_fit_for_paper(visitor: Visitor, manifest: dict[str, object]) ->
     await expect(foot).to_contain_text("UTC")
 
 
+@thorough
 async def test_the_time_on_paper_is_the_services_and_not_that_of_a_computer_whose_clock_is_wrong(
     shelf: Service, window: OpenWindow
 ) -> None:

@@ -12,6 +12,7 @@ from tests.browser.conftest import ALPHA, BETA, GONE, SHOP, OpenWindow
 from tests.browser.keys import tab_to
 from tests.browser.visitor import Visitor, field, isolated
 from tests.service import Service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -58,6 +59,7 @@ async def test_a_dump_that_is_cancelled_on_the_page_is_shown_as_cancelled_and_it
     await expect(visitor.ended).to_have_count(0)
 
 
+@thorough
 async def test_a_dump_that_fails_says_why_in_words_and_by_its_code(small_service: Service, window: OpenWindow) -> None:
     small_service.dump_dir.rmdir()
     visitor = await window(small_service)
@@ -69,6 +71,7 @@ async def test_a_dump_that_fails_says_why_in_words_and_by_its_code(small_service
     await expect(visitor.page.locator("#announcements")).to_contain_text(f"The dump of {isolated(ALPHA.name)} failed.")
 
 
+@thorough
 async def test_two_pages_show_the_same_while_a_dump_runs_and_afterwards(service: Service, window: OpenWindow) -> None:
     one, other = await window(service), await window(service)
     async with one.held_while_the_guest_stands_still(SHOP):
@@ -93,6 +96,7 @@ async def assert_same(one: Visitor, other: Visitor) -> None:
     assert texts[0] == texts[1]
 
 
+@thorough
 async def test_the_place_of_the_keyboard_is_kept_while_progress_is_shown(service: Service, window: OpenWindow) -> None:
     visitor = await window(service)
     await visitor.live()

@@ -18,6 +18,7 @@ from tests.browser.test_table import fill_with
 from tests.browser.visitor import HOME, Visitor, field
 from tests.nodes import node
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -73,6 +74,7 @@ async def test_what_is_typed_filters_at_once_and_one_step_back_leads_to_what_was
     await shows(visitor, 12)
 
 
+@thorough
 async def test_what_was_typed_and_chosen_before_the_script_came_counts(visitor: Visitor) -> None:
     page, search, home = visitor.page, visitor.page.get_by_label("Search records"), visitor.service.url + HOME
     async with visitor.held_back("**/main.js"):
@@ -128,6 +130,7 @@ async def test_a_day_without_dumps_says_so_and_reset_shows_all_again(visitor: Vi
     await expect(reset).to_be_focused()
 
 
+@thorough
 async def test_what_an_address_says_wrong_is_said_and_the_rest_counts(visitor: Visitor) -> None:
     page = visitor.page
     await visitor.go(f"{HOME}?vm=vm-01&date=tomorrow&page=77&colour=red&from=2026-01-01T01:00:00Z")
@@ -184,6 +187,7 @@ async def test_without_javascript_the_form_the_links_and_the_table_do_the_same(f
     await shows(visitor, 120)
 
 
+@thorough
 async def test_who_has_to_log_in_again_comes_back_to_the_same_view(visitor: Visitor) -> None:
     page = visitor.page
     visitor.expect_trouble("status of 401")

@@ -16,6 +16,7 @@ from tests.browser.visitor import HOME, Visitor, field
 from tests.faults.scene import memdump
 from tests.nodes import node
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -63,6 +64,7 @@ def framed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield started
 
 
+@thorough
 async def test_the_bar_is_the_same_on_every_page_and_marks_where_one_is(framed: Service, window: OpenWindow) -> None:
     visitor = await window(framed)
     visitor.expect_trouble("status of 404")
@@ -99,6 +101,7 @@ async def test_the_bar_is_the_same_on_every_page_and_marks_where_one_is(framed: 
     await expect(visitor.page.locator(".navbar")).to_be_in_viewport(ratio=1)
 
 
+@thorough
 async def test_the_bar_of_a_page_that_is_not_live_says_what_is_wrong_and_leads_to_what_happened(
     framed: Service, window: OpenWindow
 ) -> None:
@@ -170,6 +173,7 @@ async def assert_large_enough_for_fingers(visitor: Visitor) -> None:
         assert min(box["width"], box["height"]) >= 44
 
 
+@thorough
 async def test_the_theme_is_chosen_kept_and_followed_by_another_tab(framed: Service, window: OpenWindow) -> None:
     visitor = await window(framed)
     page = visitor.page
@@ -223,6 +227,7 @@ async def test_the_figures_and_the_activity_follow_a_dump_that_is_made_elsewhere
     await expect(badge).not_to_be_visible()
 
 
+@thorough
 async def test_a_browser_whose_clock_is_wrong_still_says_how_long_ago(framed: Service, window: OpenWindow) -> None:
     assert memdump(framed.environment, BETA.name).returncode == 0
     visitor = await window(framed)
@@ -269,6 +274,7 @@ async def test_toasts_are_said_stacked_held_and_closed(framed: Service, window: 
     await expect(toasts).to_contain_text("vm-2")
 
 
+@thorough
 async def test_a_toast_slides_in_and_out(framed: Service, window: OpenWindow) -> None:
     visitor = await window(framed)
     page, toasts = visitor.page, visitor.page.locator(".toast")
@@ -281,6 +287,7 @@ async def test_a_toast_slides_in_and_out(framed: Service, window: OpenWindow) ->
     assert await page.evaluate("[places[0] > Math.min(...places), ways]") == [True, ["translate"]]
 
 
+@thorough
 async def test_a_toast_is_seen_and_closed_above_an_open_question(framed: Service, window: OpenWindow) -> None:
     visitor = await window(framed)
     page, toast = visitor.page, visitor.page.locator(".toast")
@@ -295,6 +302,7 @@ async def test_a_toast_is_seen_and_closed_above_an_open_question(framed: Service
     await expect(toast).to_be_visible()
 
 
+@thorough
 async def test_a_toast_is_seen_heard_and_closed_above_a_question_that_comes_after_it(framed: Service, window: OpenWindow) -> None:
     visitor = await window(framed)
     page, toast = visitor.page, visitor.page.locator(".toast")
@@ -341,6 +349,7 @@ async def test_what_is_wrong_is_said_at_the_foot_of_the_window_and_moves_nothing
     assert await stats.bounding_box() == before
 
 
+@thorough
 async def test_the_page_says_so_when_its_scripts_are_stopped_on_their_way(framed: Service, window: OpenWindow) -> None:
     visitor = await window(framed)
     await visitor.live()

@@ -13,6 +13,7 @@ from playwright.async_api import expect
 from tests.browser.conftest import SHOP, OpenWindow
 from tests.browser.visitor import Visitor, field, isolated, login_path
 from tests.service import Service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -70,6 +71,7 @@ async def test_a_new_user_gets_from_the_printed_url_to_a_sealed_dump(new_service
     await expect(page.locator('#activity-list > li[data-kind="success"]')).to_contain_text(SHOP.name)
 
 
+@thorough
 async def test_a_login_url_works_once_and_says_so_the_second_time(service: Service, window: OpenWindow) -> None:
     path = login_path(service)
     first, second = await window(service, log_in=False), await window(service, log_in=False)

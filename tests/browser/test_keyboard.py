@@ -14,6 +14,7 @@ from tests.browser.showcase import showcase
 from tests.browser.visitor import HOME, WAIT_MS, Visitor
 from tests.faults.scene import memdump
 from tests.service import Service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -42,6 +43,7 @@ async def visitor(shown: Service, browser: Browser) -> AsyncIterator[Visitor]:
     await visitor.close()
 
 
+@thorough
 async def test_the_question_before_all_vms_are_dumped(shown: Service, visitor: Visitor) -> None:
     page, dialog = visitor.page, visitor.page.locator("#dump-all-dialog")
     before = set(shown.dump_dir.glob("*.manifest.json"))
@@ -81,6 +83,7 @@ async def test_several_vms_are_chosen_and_let_go(visitor: Visitor) -> None:
     await expect(chosen).to_have_text("")
 
 
+@thorough
 async def test_what_is_filtered_is_downloaded(visitor: Visitor) -> None:
     page = visitor.page
     await tab_to(page, "#filter-q")
@@ -94,6 +97,7 @@ async def test_what_is_filtered_is_downloaded(visitor: Visitor) -> None:
     await focus_comes_to(page, "#records-csv")
 
 
+@thorough
 async def test_a_date_a_vm_and_their_removal(visitor: Visitor) -> None:
     page, date, times = visitor.page, visitor.page.locator("#filter-date"), visitor.page.locator("#records-rows time")
     day = (await times.last.inner_text())[:10]
@@ -125,6 +129,7 @@ async def test_a_date_a_vm_and_their_removal(visitor: Visitor) -> None:
     await focus_comes_to(page, "#records-heading")
 
 
+@thorough
 async def test_pages_and_how_long_they_are(visitor: Visitor) -> None:
     page, where = visitor.page, visitor.page.locator("#records-where")
     rows = await choose(page, "#filter-limit", "25")
@@ -141,6 +146,7 @@ async def test_pages_and_how_long_they_are(visitor: Visitor) -> None:
     await expect(where).to_contain_text("Page 1 of 3")
 
 
+@thorough
 async def test_the_switches_and_what_came_meanwhile(shown: Service, visitor: Visitor) -> None:
     page, news = visitor.page, visitor.page.locator("#records-news")
     await tab_to(page, "#filter-sizes")
@@ -163,6 +169,7 @@ async def test_the_switches_and_what_came_meanwhile(shown: Service, visitor: Vis
     await expect(page.locator("#auto-refresh")).to_be_checked()
 
 
+@thorough
 async def test_what_stands_in_the_details_is_copied(visitor: Visitor) -> None:
     page, dialog = visitor.page, visitor.page.locator("#details-dialog")
     await tab_to(page, "#records-rows [data-field=copy]")
@@ -191,6 +198,7 @@ async def test_what_stands_in_the_details_is_copied(visitor: Visitor) -> None:
     await focus_comes_to(page, "#records-rows [data-field=view]")
 
 
+@thorough
 async def test_plots_their_range_and_their_tables(visitor: Visitor) -> None:
     page, said, grid = visitor.page, visitor.page.locator("#plots-said"), visitor.page.locator("#plots-grid")
     await tab_to(page, "#activity-link")
@@ -219,6 +227,7 @@ async def test_plots_their_range_and_their_tables(visitor: Visitor) -> None:
     await expect(grid).not_to_be_visible()
 
 
+@thorough
 @pytest.mark.parametrize("width", [1280, 360])
 async def test_the_theme_and_the_way_out_and_in_again(visitor: Visitor, width: int) -> None:
     page, html = visitor.page, visitor.page.locator("html")
@@ -248,6 +257,7 @@ async def test_the_theme_and_the_way_out_and_in_again(visitor: Visitor, width: i
     await visitor.live()
 
 
+@thorough
 async def test_an_account_is_made_changed_and_removed(visitor: Visitor) -> None:
     page, account = visitor.page, visitor.page.locator("[data-account=carol]")
     await visitor.go("/accounts")
@@ -277,6 +287,7 @@ async def test_an_account_is_made_changed_and_removed(visitor: Visitor) -> None:
     await expect(account).to_have_count(0)
 
 
+@thorough
 async def test_a_token_is_made_copied_and_revoked(visitor: Visitor) -> None:
     page, token = visitor.page, visitor.page.locator("[data-token]").filter(has_text="nightly")
     await visitor.go("/tokens")

@@ -7,6 +7,7 @@ from playwright.async_api import Browser, expect
 
 from tests.provider import is_there, running_provider
 from tests.service import running_service
+from tests.thorough import thorough
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -14,6 +15,7 @@ pytestmark = [
 ]
 
 
+@thorough
 @pytest.mark.parametrize("scripts", [True, False])
 async def test_a_person_goes_to_the_provider_and_comes_back_logged_in(
     browser: Browser, tmp_path_factory: pytest.TempPathFactory, scripts: bool

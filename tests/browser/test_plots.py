@@ -21,6 +21,7 @@ from tests.faults.scene import memdump
 from tests.histories import SEC_NS, manifest_at
 from tests.nodes import node, numbered_uuid
 from tests.service import Service, running_service, service_environment
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -108,6 +109,7 @@ async def test_plots_are_loaded_when_they_are_opened_and_say_what_the_records_sa
     await expect(plots(visitor).get_by_role("alert")).to_contain_text("The last day is before the first one")
 
 
+@thorough
 async def test_plots_that_were_opened_before_the_script_came_are_drawn(shelf: Service, window: OpenWindow) -> None:
     visitor = await window(shelf)
     async with visitor.held_back("**/main.js"):
@@ -117,6 +119,7 @@ async def test_plots_that_were_opened_before_the_script_came_are_drawn(shelf: Se
     await expect(plots(visitor).locator("canvas")).to_have_count(2)
 
 
+@thorough
 async def test_plots_that_do_not_come_say_so_and_those_that_came_follow_dumps_theme_and_width(
     shelf: Service, window: OpenWindow
 ) -> None:
@@ -156,6 +159,7 @@ async def test_without_javascript_the_figures_are_a_link_away(shelf: Service, wi
     assert OLD_DAY in await answer.text()
 
 
+@thorough
 async def test_a_table_has_five_hundred_days_at_most_and_is_written_anew_only_where_its_figures_changed(
     shelf: Service, window: OpenWindow
 ) -> None:

@@ -17,6 +17,7 @@ from tests.browser.feed import GIB, STRANGE_NAMES, Feed, job, progress, record, 
 from tests.browser.visitor import HOME, Visitor, field
 from tests.nodes import node
 from tests.service import Service, running_service
+from tests.thorough import once, thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -121,6 +122,7 @@ async def test_how_long_a_guest_stands_still_goes_on_while_nothing_is_told(stage
     await expect(field(card, "stood")).to_have_text(TIME)
 
 
+@thorough
 @pytest.mark.parametrize("width", [1280, 390, 360])
 async def test_the_longest_figures_have_room_and_move_nothing(stage: Service, window: OpenWindow, width: int) -> None:
     visitor, feed = await watched(stage, window, width=width)
@@ -150,6 +152,7 @@ async def test_the_longest_figures_have_room_and_move_nothing(stage: Service, wi
     assert await visitor.axe() == []
 
 
+@thorough
 async def test_what_waits_for_its_turn_is_a_short_line_that_can_be_cancelled(stage: Service, window: OpenWindow) -> None:
     visitor, feed = await watched(stage, window)
     waiting = visitor.page.locator("#waiting-list > li")
@@ -170,6 +173,7 @@ async def test_what_waits_for_its_turn_is_a_short_line_that_can_be_cancelled(sta
     await expect(waiting.first).to_have_attribute("data-error", "")
 
 
+@thorough
 async def test_a_result_stays_for_a_while_and_as_long_as_it_is_looked_at(stage: Service, window: OpenWindow) -> None:
     visitor, feed = await watched(stage, window, clock=True)
     result = results(visitor)
@@ -194,7 +198,7 @@ async def test_a_result_stays_for_a_while_and_as_long_as_it_is_looked_at(stage: 
     await expect(visitor.running).to_have_count(1)
 
 
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", once([1280, 360], 1280))
 async def test_a_result_is_as_high_as_the_card_that_it_follows(stage: Service, window: OpenWindow, width: int) -> None:
     visitor, feed = await watched(stage, window, width=width)
     warning = "vm-web-01 rewrites its memory faster than it can be read. So it was captured the paused way."

@@ -12,6 +12,7 @@ from tests.browser.conftest import ALPHA, OFF, OpenWindow
 from tests.browser.visitor import SERVICE_IS_AWAY, field
 from tests.faults.scene import memdump
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -42,6 +43,7 @@ async def test_what_somebody_else_does_to_a_vm_shows_without_reload(
         await expect(visitor.vm(NEWCOMER)).to_have_count(0)
 
 
+@thorough
 async def test_a_page_outlives_its_service_and_shows_what_happened_meanwhile(small_service: Service, window: OpenWindow) -> None:
     visitor = await window(small_service)
     await visitor.live()
@@ -61,6 +63,7 @@ async def test_a_page_outlives_its_service_and_shows_what_happened_meanwhile(sma
     assert await visitor.page.evaluate("window.marker") == "not reloaded"
 
 
+@thorough
 async def test_a_page_whose_service_stays_away_says_that_it_is_out_of_date(small_service: Service, window: OpenWindow) -> None:
     visitor = await window(small_service)
     await visitor.live()
@@ -90,6 +93,7 @@ async def test_a_hypervisor_that_goes_away_is_missed_and_welcomed_back(
         await visitor.close()
 
 
+@thorough
 async def test_a_hypervisor_that_was_never_there_is_said_on_the_page(tmp_path: Path, window: OpenWindow) -> None:
     nowhere = f"qemu:///session?socket={tmp_path}/nowhere"
     with running_service(tmp_path, LIBVIRT_URI=nowhere) as service:

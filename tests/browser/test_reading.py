@@ -12,6 +12,7 @@ from tests.browser.conftest import ALPHA, BETA, GONE, SHOP, OpenWindow
 from tests.browser.visitor import HOME, Visitor, field
 from tests.faults.scene import memdump
 from tests.service import Service, running_service
+from tests.thorough import once, thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -44,6 +45,7 @@ async def test_without_javascript_one_can_log_in_and_read_everything(small_servi
     await expect(visitor.page.get_by_role("heading")).to_have_text("Log in")
 
 
+@thorough
 async def test_no_page_scrolls_sideways_at_360_pixels(service: Service, window: OpenWindow) -> None:
     visitor = await window(service, width=360)
     await visitor.live()
@@ -58,6 +60,7 @@ async def test_no_page_scrolls_sideways_at_360_pixels(service: Service, window: 
     visitor.expect_trouble("status of 404")
 
 
+@thorough
 async def test_the_control_panel_stays_as_it_is_when_a_dump_runs_and_ends(new_service: Service, window: OpenWindow) -> None:
     visitor = await window(new_service)
     await visitor.live()
@@ -82,7 +85,7 @@ async def places_of_controls(visitor: Visitor) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("path", [HOME, "/logout", "/login?code=x", "/nothing", REFERENCE])
+@pytest.mark.parametrize("path", once([HOME, "/logout", "/login?code=x", "/nothing", REFERENCE], HOME))
 async def test_every_page_says_when_no_login_is_asked_for(open_service: Service, window: OpenWindow, path: str) -> None:
     visitor = await window(open_service, log_in=False)
     visitor.expect_trouble("status of 404")
@@ -95,6 +98,7 @@ async def test_a_service_that_asks_for_a_login_has_no_such_banner(service: Servi
     await expect(visitor.page.locator("#open-banner")).to_have_count(0)
 
 
+@thorough
 async def test_who_logs_out_in_one_tab_is_logged_out_in_the_other(service: Service, window: OpenWindow) -> None:
     visitor = await window(service)
     other = await visitor.context.new_page()
@@ -106,6 +110,7 @@ async def test_who_logs_out_in_one_tab_is_logged_out_in_the_other(service: Servi
     await expect(other).to_have_url(f"{service.url}/login?next=%2Fmemory-dumps")
 
 
+@thorough
 async def test_the_page_of_the_api_is_read_without_javascript_and_its_links_lead_to_the_shapes(
     service: Service, window: OpenWindow
 ) -> None:

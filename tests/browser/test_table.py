@@ -24,6 +24,7 @@ from tests.faults.scene import memdump
 from tests.histories import SEC_NS, manifest_at
 from tests.nodes import node
 from tests.service import Service, running_service, service_environment
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -215,6 +216,7 @@ async def test_without_auto_refresh_news_wait_for_a_click_also_after_a_reload(vi
     await expect(field(first, "dom")).to_have_text(ALPHA.name)
 
 
+@thorough
 async def test_on_another_page_only_the_count_follows(visitor: Visitor) -> None:
     page, before = visitor.page, await total(visitor)
     await page.get_by_role("link", name="Next", exact=True).click()
@@ -226,6 +228,7 @@ async def test_on_another_page_only_the_count_follows(visitor: Visitor) -> None:
     assert await visitor.records.evaluate_all("(rows) => rows.map((row) => row.dataset.dumpId)") == rows
 
 
+@thorough
 async def test_oldest_first_new_records_come_at_the_end_of_the_last_page(visitor: Visitor) -> None:
     page, news, last = visitor.page, visitor.page.locator("#records-news"), visitor.records.last
     await page.get_by_role("columnheader", name="Time").get_by_role("link").click()
@@ -248,6 +251,7 @@ async def test_oldest_first_new_records_come_at_the_end_of_the_last_page(visitor
     await expect(field(last, "dom")).to_have_text("waits")
 
 
+@thorough
 async def test_with_filters_only_what_fits_slides_in(visitor: Visitor) -> None:
     page = visitor.page
     await visitor.go(f"{HOME}?vm={ALPHA.name}")
@@ -280,6 +284,7 @@ async def test_an_error_stays_in_the_table_and_one_can_try_again(visitor: Visito
     await expect(page.locator("#records-heading")).to_be_focused()
 
 
+@thorough
 async def test_the_last_page_that_was_asked_for_is_shown_whichever_answer_comes_first(visitor: Visitor) -> None:
     page, late = visitor.page, asyncio.Event()
 
@@ -298,6 +303,7 @@ async def test_the_last_page_that_was_asked_for_is_shown_whichever_answer_comes_
     await page.unroute_all()
 
 
+@thorough
 async def test_no_width_scrolls_sideways_and_on_a_phone_each_record_is_a_stack_with_labels(visitor: Visitor) -> None:
     page, row = visitor.page, visitor.records.first
     for width in (1100, 800, 600, 360):

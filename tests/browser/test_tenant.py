@@ -10,6 +10,7 @@ from tests.browser.feed import Feed, job, vm
 from tests.browser.visitor import Visitor
 from tests.contract.speech import Api
 from tests.service import Service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -34,9 +35,11 @@ async def log_in(visitor: Visitor, name: str) -> None:
     await visitor.live()
 
 
-@pytest.mark.parametrize(
-    ("role", "dumps", "cancels"), [("viewer", False, False), ("investigator", True, False), ("operator", True, True)]
-)
+ROLES = [("viewer", False, False), ("investigator", True, False), ("operator", True, True)]
+
+
+@thorough
+@pytest.mark.parametrize(("role", "dumps", "cancels"), ROLES)
 async def test_nobody_is_offered_what_the_role_may_not_do(
     small_service: Service, window: OpenWindow, role: str, dumps: bool, cancels: bool
 ) -> None:

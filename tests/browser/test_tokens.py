@@ -8,10 +8,12 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import OpenWindow
 from tests.service import Service
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
+@thorough
 async def test_a_new_token_is_copied_opens_the_api_and_is_never_shown_again(small_service: Service, window: OpenWindow) -> None:
     visitor = await window(small_service)
     page = visitor.page

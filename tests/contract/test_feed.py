@@ -23,6 +23,7 @@ from tests.contract.speech import FEED, JOBS, RECORDS, Api, Feed, Message
 from tests.contract.test_api import ACTIVITY, LIVE_VMS, RECORD, STATS
 from tests.nodes import Vm, gate, node, numbered_uuid
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 MEMBER = {"vms": "vms", "job": "jobs", "record": "records", "stats": "stats", "activity": "activity", "hypervisor": "hypervisor"}
 PROGRESS = [
@@ -284,6 +285,7 @@ def number_of(message: Message) -> int:
     return int(message["cursor"].partition(".")[2])
 
 
+@thorough
 async def test_a_subscriber_that_reads_nothing_is_closed_and_nobody_else_notices(tmp_path: Path) -> None:
     """A snapshot of many jobs that wait at a gate fills every buffer on the way; then come a thousand changes."""
     vms = [Vm(name=f"vm-{number:03d}", uuid=numbered_uuid(number), memory_mib=1) for number in range(1, 1000)]

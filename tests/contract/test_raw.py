@@ -11,6 +11,7 @@ import pytest
 from app.web.envelope import SECURITY_HEADERS
 from tests.contract.speech import RECORDS, TRIGGER, assert_problem
 from tests.service import Service
+from tests.thorough import thorough
 
 GET = f"GET {RECORDS} HTTP/1.1\r\n"
 POST = f"POST {TRIGGER} HTTP/1.1\r\n"
@@ -215,6 +216,7 @@ def test_json_is_utf_8_whatever_is_said_of_it(service: Service, charset: str) ->
         assert problem(client)["code"] in ("vm-unknown", "request-invalid")
 
 
+@thorough
 def test_a_body_that_does_not_come_in_time_is_not_waited_for_even_where_no_login_is_needed(service: Service) -> None:
     client = Client(service)
     form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\ncode=x"

@@ -13,6 +13,7 @@ from tests.contract.conftest import ACTIVE, ALPHA, BETA, NEBULA, OFF, ONE, TWIN_
 from tests.contract.speech import JOBS, RECORDS, TRIGGER, Api, Message
 from tests.nodes import Gate, Vm, gate, node, numbered_uuid
 from tests.service import running_service
+from tests.thorough import thorough
 
 
 async def test_a_trigger_is_answered_with_the_jobs_it_scheduled(api: Api) -> None:
@@ -291,6 +292,7 @@ async def test_a_capture_that_fails_is_told_in_status_job_and_activity(tmp_path:
             assert "dump-dir-unusable" in service.log_text()
 
 
+@thorough
 async def test_a_thousand_dumps_may_wait_and_then_the_next_is_refused(tmp_path: Path) -> None:
     vms = [Vm(name=f"vm-{number:04d}", uuid=numbered_uuid(number), memory_mib=1) for number in range(1, 1003)]
     with (

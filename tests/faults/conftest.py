@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
 from demo import Guest, PrivateLibvirt
+from tests.conftest import shared
 from tests.faults.scene import Scene, Visit, staged
 from tests.lab import WEB
 
@@ -29,11 +29,11 @@ async def visit(scene: Scene) -> AsyncIterator[Visit]:
         yield visitor
 
 
-@pytest.fixture
-def own_scene(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
-    """A libvirt, a running guest and a service for this test alone."""
-    add_running(own_lab, IDLE)
-    with staged(tmp_path, own_lab, IDLE) as made:
+@pytest.fixture(scope="module")
+def own_scene(tmp_path_factory: pytest.TempPathFactory, module_lab: PrivateLibvirt) -> Iterator[Scene]:
+    """A libvirt, a running guest and a service for this module alone: its tests harm any of them, and leave them well."""
+    add_running(module_lab, IDLE)
+    with staged(tmp_path_factory.mktemp("own_scene"), module_lab, IDLE) as made, shared(made.service):
         yield made
 
 

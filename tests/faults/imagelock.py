@@ -12,7 +12,10 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
+
+from tests.faults.processes import eventually
 
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
 _OTHERS_WRITE = 101
@@ -25,8 +28,19 @@ class ImageLock:
     def __init__(self, image: Path) -> None:
         self._file = os.open(image, os.O_RDWR | os.O_CLOEXEC)
 
-    def take_when_it_is_free(self) -> None:
-        """Wait in the kernel's own queue: the lock is ours the instant that QEMU lets go, however busy the machine is."""
+    def queue(self, thread: Executor) -> Future[None]:
+        """Wait in the kernel's own queue, on ``thread``: the lock is ours the instant that QEMU lets go, however busy the machine
+        is. Returns when it stands there: whoever came later would find that QEMU has taken it back."""
+        taken = thread.submit(self._take_when_it_is_free)
+        eventually(lambda: self._waits() or taken.done(), "the lock is waited for")
+        return taken
+
+    def _waits(self) -> bool:
+        """Whether the kernel has somebody who waits for that byte of the image (proc_locks(5))."""
+        wanted = f":{os.fstat(self._file).st_ino} {_NOBODY_ELSE_WRITES} {_NOBODY_ELSE_WRITES}"
+        return any("->" in line and line.endswith(wanted) for line in Path("/proc/locks").read_text().splitlines())
+
+    def _take_when_it_is_free(self) -> None:
         fcntl.fcntl(self._file, fcntl.F_OFD_SETLKW, _lock(fcntl.F_WRLCK, _NOBODY_ELSE_WRITES))
         fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _lock(fcntl.F_RDLCK, _OTHERS_WRITE))
 

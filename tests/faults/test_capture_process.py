@@ -7,9 +7,10 @@ import pytest
 from tests.contract.speech import JOBS
 from tests.faults.scene import PHASES, Visit, capture_process
 from tests.lab import DB
+from tests.thorough import once, thorough
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", once(PHASES, "sealing"))
 async def test_killed_capture_process_fails_its_job_and_leaves_nothing(visit: Visit, phase: str) -> None:
     async with visit.held(phase) as (job_id, process):
         process.kill()
@@ -31,6 +32,7 @@ async def test_cancelled_capture_leaves_nothing(visit: Visit, phase: str) -> Non
     await visit.assert_all_is_well()
 
 
+@thorough
 async def test_waiting_job_is_cancelled_without_touching_its_guest(visit: Visit) -> None:
     async with visit.held("capturing") as (running, _process):
         waiting = await visit.start(DB)

@@ -15,6 +15,7 @@ from tests.contract.speech import Message
 from tests.faults.scene import Scene, Visit, staged
 from tests.lab import COLD, DB, WEB
 from tests.qemu.listener import hearing
+from tests.thorough import thorough
 
 SLACK_BYTES = 64 << 20
 """What a dump reserves beyond the guest's memory, and a 256th of it."""
@@ -46,6 +47,7 @@ async def test_missing_folder(scene: Scene) -> None:
         await visit.assert_dump_succeeds()
 
 
+@thorough
 async def test_file_in_the_folders_place(scene: Scene) -> None:
     away = scene.service.dump_dir.rename(scene.service.dump_dir.with_name("away"))
     scene.service.dump_dir.write_text("not a folder")
@@ -73,6 +75,7 @@ async def test_file_system_that_is_too_small(scene: Scene) -> None:
         await visit.assert_all_is_well()
 
 
+@thorough
 async def test_files_that_may_not_become_so_large(scene: Scene) -> None:
     limit = WEB.memory_mib << 20
     resource.prlimit(scene.service.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
@@ -95,6 +98,7 @@ async def test_room_is_promised_only_once(scene: Scene) -> None:
             scene.assert_nothing_is_left()
 
 
+@thorough
 async def test_disk_that_fills_up_by_others_costs_no_dump_that_was_promised_its_room(scene: Scene) -> None:
     async with scene.visit() as visit:
         with mounted(scene.service.dump_dir, "-t", "tmpfs", "-o", f"size={COLD.memory_mib * 2}m", "none"):

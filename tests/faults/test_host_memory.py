@@ -13,6 +13,7 @@ from tests.faults.conftest import IDLE, add_running
 from tests.faults.scene import Scene, staged
 from tests.qemu.listener import hearing
 from tests.service import PROGRAM
+from tests.thorough import thorough
 
 SHARED = Guest(name="vm-memfd-01", memory_mib=256, boots=False, shape=Shape(backing="memfd"))
 """Of its memory next to nothing is there until it is read."""
@@ -47,6 +48,7 @@ def scene(tmp_path: Path, own_lab: PrivateLibvirt, host_memory: HostMemory) -> I
         yield made
 
 
+@thorough
 async def test_guest_is_not_read_whose_memory_would_not_fit_beside_what_there_is(scene: Scene, host_memory: HostMemory) -> None:
     async with scene.visit() as visit:
         with hearing(scene.lab.uri, SHARED.name) as listener:

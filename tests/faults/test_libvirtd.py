@@ -15,6 +15,7 @@ from tests.faults.processes import Process, eventually
 from tests.faults.scene import Scene, Visit, memdump, staged
 from tests.lab import COLD
 from tests.service import running_service
+from tests.thorough import thorough
 
 NOTICED_SEC = 15.0
 """Keepalive asks every 3 s, and gives up after the second question without an answer."""
@@ -114,6 +115,7 @@ async def test_guest_that_is_killed_in_a_capture_is_told_to_be_gone(own_scene: S
         await visit.assert_dump_succeeds()
 
 
+@thorough
 async def test_guest_that_hangs_lets_its_capture_time_out(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
     add_running(own_lab, IDLE)
     qemu = Process(own_lab.qemu_pid(IDLE.name))

@@ -24,6 +24,7 @@ from tests.faults.processes import PATIENCE_SEC, Process, eventually
 from tests.faults.scene import Scene, Visit, capture_process, staged
 from tests.lab import WEB, add_ready, running_lab
 from tests.qemu.outside import virsh
+from tests.thorough import once, thorough
 
 OTHER = Guest(name="vm-idle-02", memory_mib=512, boots=False)
 
@@ -33,7 +34,7 @@ REFUSED_SEC = 60.0
 TRIES = 20
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def other_host() -> Iterator[PrivateLibvirt]:
     """Where guests are migrated to."""
     with running_lab() as lab:
@@ -41,11 +42,11 @@ def other_host() -> Iterator[PrivateLibvirt]:
         yield lab
 
 
-@pytest.fixture
-def scene(tmp_path: Path, own_lab: PrivateLibvirt) -> Iterator[Scene]:
-    """With a guest whose memory takes minutes over a slow network."""
-    add_ready(own_lab, WEB)
-    with staged(tmp_path, own_lab, WEB) as made:
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory, module_lab: PrivateLibvirt) -> Iterator[Scene]:
+    """With a guest whose memory takes minutes over a slow network; each test brings it back."""
+    add_ready(module_lab, WEB)
+    with staged(tmp_path_factory.mktemp("scene"), module_lab, WEB) as made:
         yield made
 
 
@@ -113,6 +114,7 @@ def hurry(scene: Scene) -> None:
     scene.virsh("migrate-setspeed", scene.guest.name, "1000")
 
 
+@thorough
 @pytest.mark.parametrize("mode", ["live", "paused"])
 async def test_guest_whose_migration_is_asked_for_during_its_capture_is_captured_and_then_migrated(
     scene: Scene, other_host: PrivateLibvirt, mode: str
@@ -127,6 +129,7 @@ async def test_guest_whose_migration_is_asked_for_during_its_capture_is_captured
         await _assert_it_is_there_and_comes_back(visit, other_host)
 
 
+@thorough
 async def test_migrations_that_wait_too_long_for_a_capture_are_refused_and_the_dumps_sealed(
     tmp_path: Path, own_lab: PrivateLibvirt, other_host: PrivateLibvirt
 ) -> None:
@@ -171,7 +174,7 @@ async def test_guest_that_is_being_migrated_is_left_alone(scene: Scene, other_ho
         await _assert_it_is_there_and_comes_back(visit, other_host)
 
 
-@pytest.mark.parametrize(("mode", "code"), [("live", "domain-busy"), ("paused", "guest-gone")])
+@pytest.mark.parametrize(("mode", "code"), once([("live", "domain-busy"), ("paused", "guest-gone")], ("paused", "guest-gone")))
 async def test_guest_whose_migration_began_between_the_look_at_it_and_its_dump_is_migrated(
     scene: Scene, other_host: PrivateLibvirt, mode: str, code: str
 ) -> None:

@@ -12,20 +12,28 @@ from tests.faults.conftest import IDLE, add_running
 from tests.faults.processes import Process, eventually
 from tests.faults.scene import ACTIVITY, Scene
 from tests.qemu.foreign import foreign_dump
+from tests.thorough import thorough
 
 OTHER = Guest(name="vm-idle-02", memory_mib=128, boots=False)
 HYPERVISOR_TROUBLE = {"hypervisor-not-responding", "hypervisor-unreachable"}
 
 
-@pytest.fixture
-def qemu(own_scene: Scene) -> Iterator[Process]:
-    """The QEMU of ``own_scene``'s guest; beside it another guest runs."""
+@pytest.fixture(scope="module")
+def beside(own_scene: Scene) -> Guest:
+    """Another guest of ``own_scene``."""
     add_running(own_scene.lab, OTHER)
+    return OTHER
+
+
+@pytest.fixture
+def qemu(own_scene: Scene, beside: Guest) -> Iterator[Process]:
+    """The QEMU of ``own_scene``'s guest; ``beside`` it another guest runs."""
     process = Process(own_scene.lab.qemu_pid(IDLE.name))
     yield process
     process.close()
 
 
+@thorough
 async def test_guest_whose_qemu_hangs_in_a_dump_is_refused_by_name_and_others_are_dumped(own_scene: Scene, qemu: Process) -> None:
     async with own_scene.visit() as visit:
         with foreign_dump(own_scene.lab, IDLE):
@@ -51,6 +59,7 @@ async def test_guest_whose_qemu_hangs_in_a_dump_is_refused_by_name_and_others_ar
         await visit.assert_all_is_well()
 
 
+@thorough
 async def test_dump_whose_qemu_hangs_keeps_no_other_guest_from_being_dumped(own_scene: Scene, qemu: Process) -> None:
     own_scene.service.stop()
     own_scene.service.restart(MEMDUMP_DUMP_TIMEOUT_SEC="5")

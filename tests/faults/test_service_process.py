@@ -9,24 +9,27 @@ import pytest
 
 from app.evidence import MANIFEST
 from demo import PrivateLibvirt
+from tests.conftest import shared
 from tests.contract.speech import JOBS, Message
 from tests.faults.by_hand import by_hand, fifo_folders
 from tests.faults.processes import Process, children_of, eventually
 from tests.faults.scene import PHASES, Scene, staged
 from tests.lab import DB, WEB
 from tests.service import run_app
+from tests.thorough import once, thorough
 
 SIGTERM_BIT = 1 << 14
 
 
-@pytest.fixture
-def scene(tmp_path: Path, lab: PrivateLibvirt) -> Iterator[Scene]:
-    """As the module's scene elsewhere, but for one test alone, which may end its service."""
-    with staged(tmp_path, lab, WEB, MEMDUMP_MAX_CONCURRENT_DUMPS="1") as made:
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory, lab: PrivateLibvirt) -> Iterator[Scene]:
+    """As elsewhere, but each test may end its service, and starts it again."""
+    folder = tmp_path_factory.mktemp("scene")
+    with staged(folder, lab, WEB, MEMDUMP_MAX_CONCURRENT_DUMPS="1") as made, shared(made.service):
         yield made
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", once(PHASES, "capturing"))
 async def test_service_that_is_asked_to_end_ends_its_captures(scene: Scene, phase: str) -> None:
     async with scene.visit() as visit, visit.held(phase) as (job_id, process):
         waiting = await visit.start(DB)
@@ -41,7 +44,7 @@ async def test_service_that_is_asked_to_end_ends_its_captures(scene: Scene, phas
         await _assert_interrupted(scene, ended)
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", once(PHASES, "sealing"))
 async def test_capture_process_ends_with_a_service_that_is_killed(scene: Scene, phase: str) -> None:
     async with scene.visit() as visit, visit.held(phase) as (job_id, process):
         waiting = await visit.start(DB)
@@ -81,6 +84,7 @@ async def test_seal_that_ended_while_its_service_was_dying_gets_its_record(scene
     assert record["dump_path"] in job["error"]["message"]
 
 
+@thorough
 async def test_dump_that_was_sealed_before_a_kill_keeps_its_job_and_record(scene: Scene) -> None:
     async with scene.visit() as visit:
         job_id = await visit.start()
@@ -110,6 +114,7 @@ async def test_start_of_the_service_tidies_after_a_killed_capture_by_hand(scene:
         await visit.assert_all_is_well()
 
 
+@thorough
 async def test_living_capture_by_hand_is_left_alone_by_a_start_of_the_service(scene: Scene) -> None:
     with by_hand(scene) as capture:
         capture.until("phase", "capturing")

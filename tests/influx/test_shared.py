@@ -25,6 +25,7 @@ from tests.influx.conftest import Influx
 from tests.influx.stand_in import StandIn
 from tests.nodes import Vm, node, numbered_uuid
 from tests.service import ROOT, Service, running_service, service_environment
+from tests.thorough import thorough
 
 EVER = (0, 2**62)
 NAMES = [f"one-{number}" for number in range(1, 11)]
@@ -150,6 +151,7 @@ async def test_killed_between_commit_and_delivery(tmp_path: Path, stand_in: Stan
     assert dump_ids_in(stand_in) == [job["dump_id"]]
 
 
+@thorough
 async def test_killed_while_the_history_is_slow_to_answer(tmp_path: Path, stand_in: StandIn) -> None:
     """The point may have arrived when the service died: it is not sent again."""
     with service_on(tmp_path / "a", stand_in) as service:
@@ -164,6 +166,7 @@ async def test_killed_while_the_history_is_slow_to_answer(tmp_path: Path, stand_
     assert dump_ids_in(stand_in) == [job["dump_id"]]
 
 
+@thorough
 async def test_a_slow_history_holds_up_no_dump(tmp_path: Path, stand_in: StandIn) -> None:
     with service_on(tmp_path / "a", stand_in) as service:
         async with spoken_to(service) as api:
@@ -173,6 +176,7 @@ async def test_a_slow_history_holds_up_no_dump(tmp_path: Path, stand_in: StandIn
             stand_in.well()
 
 
+@thorough
 async def test_a_token_that_is_refused_is_said_and_the_records_wait(tmp_path: Path, stand_in: StandIn) -> None:
     stand_in.refusing()
     with service_on(tmp_path / "a", stand_in) as service:
@@ -206,6 +210,7 @@ async def test_what_the_history_will_never_take_is_set_aside_and_seen(tmp_path: 
             assert (await api.get("/readyz"))["set_aside_records"] == 1
 
 
+@thorough
 async def test_the_first_pull_of_a_long_history_does_not_flood_the_feed(tmp_path: Path, influx: Influx) -> None:
     newest_ns = time.time_ns() // 1000 * 1000 - 7200 * SEC_NS
     past = [manifest_at(newest_ns - number * 3600 * SEC_NS, dom=f"vm-{number % 7}") for number in range(3000)]
@@ -225,6 +230,7 @@ async def test_the_first_pull_of_a_long_history_does_not_flood_the_feed(tmp_path
             assert (await api.get(f"{RECORDS}?limit=1"))["count"] == 3000
 
 
+@thorough
 async def test_a_page_without_javascript_says_how_the_history_is(tmp_path: Path, influx: Influx) -> None:
     with service_on(tmp_path / "a", influx, MEMDUMP_AUTH="none") as service:
         async with Api.of(service) as api:
@@ -287,6 +293,7 @@ async def test_by_hand_the_record_is_delivered_before_it_ends(tmp_path: Path, in
     assert Counter(dump_ids_in(influx)) == Counter(by_hand.sealed)
 
 
+@thorough
 async def test_by_hand_what_is_not_delivered_is_said_and_the_service_delivers_it(tmp_path: Path, stand_in: StandIn) -> None:
     stand_in.down()
     by_hand = await memdump(tmp_path / "a", stand_in, "one-1")
@@ -300,6 +307,7 @@ async def test_by_hand_what_is_not_delivered_is_said_and_the_service_delivers_it
     assert dump_ids_in(stand_in) == by_hand.sealed
 
 
+@thorough
 async def test_by_hand_beside_a_service_it_is_delivered_once(tmp_path: Path, influx: Influx) -> None:
     with service_on(tmp_path / "a", influx) as service:
         async with spoken_to(service) as api, api.feed("topics=record") as feed:
@@ -311,6 +319,7 @@ async def test_by_hand_beside_a_service_it_is_delivered_once(tmp_path: Path, inf
     assert dump_ids_in(influx) == by_hand.sealed
 
 
+@thorough
 async def test_by_hand_what_influxdb_will_never_take_is_said_and_later_dumps_are_delivered(
     tmp_path: Path, stand_in: StandIn
 ) -> None:
@@ -346,6 +355,7 @@ async def rebuilt(folder: Path, influx: Influx | StandIn, **more: str) -> Ended:
     return await ended("-m", "app", "records", "rebuild", "--deliver", environment=environment)
 
 
+@thorough
 async def test_a_rebuild_while_influxdb_is_away_queues_and_says_so(tmp_path: Path, stand_in: StandIn) -> None:
     environment = service_environment(tmp_path / "a", LIBVIRT_URI=node_in(tmp_path / "a"))
     by_hand = await ended(str(SCRIPT), "--json", "one-1", "one-2", environment=environment)
@@ -364,6 +374,7 @@ async def test_a_rebuild_while_influxdb_is_away_queues_and_says_so(tmp_path: Pat
     assert Counter(dump_ids_in(stand_in)) == Counter(by_hand.sealed)
 
 
+@thorough
 async def test_a_rebuild_beside_a_service_says_what_is_refused_and_the_service_shows_it(tmp_path: Path, stand_in: StandIn) -> None:
     refuse_reasons(stand_in)
     with service_on(tmp_path / "a", stand_in) as service:
@@ -380,6 +391,7 @@ async def test_a_rebuild_beside_a_service_says_what_is_refused_and_the_service_s
     assert ours_in(stand_in) == [taken["dump_id"]]
 
 
+@thorough
 async def test_a_rebuild_goes_on_after_a_damaged_manifest_and_foreign_files(tmp_path: Path, influx: Influx) -> None:
     by_hand = await memdump(tmp_path / "a", influx, "one-1")
     dumps = tmp_path / "a" / "dumps"
@@ -409,6 +421,7 @@ def empty(folder: Path) -> None:
         file.unlink()
 
 
+@thorough
 async def test_a_state_directory_that_was_lost_doubles_nothing_in_the_history(tmp_path: Path, influx: Influx) -> None:
     with service_on(tmp_path / "a", influx) as service:
         async with spoken_to(service) as api:

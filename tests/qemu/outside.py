@@ -67,8 +67,9 @@ def dumped(lab: PrivateLibvirt, folder: Path, guest: Guest, *words: str) -> Mess
 
 
 def sha256sum(path: Path | str) -> str:
-    """By coreutils."""
-    return subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True).stdout.split()[0]
+    """By OpenSSL's program: that of coreutils takes five times as long."""
+    command = ["openssl", "dgst", "-sha256", "-r", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
 def unpacked_to(manifest: Message, target: Path) -> Path:

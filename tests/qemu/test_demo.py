@@ -15,6 +15,7 @@ import pytest
 from app.capture.elfcore import read_header
 from demo import STANDARD_GUESTS, Guest, PrivateLibvirt
 from tests.lab import COLD, OFF, WEB, processes_of, running_lab
+from tests.thorough import thorough
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDS_SEC = 20.0
@@ -63,6 +64,7 @@ def test_marker_is_at_its_physical_address_in_a_dump_by_libvirt_alone(lab: Priva
     assert image.count(guest.marker) == 1
 
 
+@thorough
 def test_ready_guest_holds_the_text_that_it_was_asked_to_hold(lab: PrivateLibvirt) -> None:
     dump = lab.folder / "guests" / "text.core"
     try:
@@ -103,6 +105,7 @@ def test_everything_ends_whether_it_runs_or_is_stopped(stopped: bool) -> None:
     assert not lab.folder.exists()
 
 
+@thorough
 def test_everything_ends_when_the_owner_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER], cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
         folder = Path(_line(owner))
@@ -114,6 +117,7 @@ def test_everything_ends_when_the_owner_is_killed() -> None:
     assert not folder.exists()
 
 
+@thorough
 def test_command_runs_over_the_standard_guests_and_its_exit_code_is_the_demos() -> None:
     command = [sys.executable, "-m", "demo", "--", sys.executable, "-c", COMMAND]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
@@ -130,6 +134,7 @@ def test_command_runs_over_the_standard_guests_and_its_exit_code_is_the_demos() 
     assert not folder.exists()
 
 
+@thorough
 def test_demo_ends_with_its_standard_input() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "demo"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -16,6 +16,7 @@ from tests.lab import COLD, DB, WEB
 from tests.qemu.listener import hearing
 from tests.qemu.outside import dumped, memdump
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 LARGER = Guest(name="vm-larger-01", memory_mib=1024, boots=False)
 
@@ -40,6 +41,7 @@ def test_pause_in_the_manifest_is_what_another_listener_saw(lab: PrivateLibvirt,
     assert _state(lab, WEB) == libvirt.VIR_DOMAIN_RUNNING
 
 
+@thorough
 async def test_pause_in_the_record_is_what_another_listener_saw(lab: PrivateLibvirt, service: Service) -> None:
     async with Api.of(service) as api:
         await api.connected()
@@ -66,6 +68,7 @@ def test_guest_that_its_user_suspended_stays_suspended(own_lab: PrivateLibvirt, 
     assert manifest["warnings"] == []
 
 
+@thorough
 async def test_progress_of_a_larger_guest_tells_that_it_stands_still(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
     own_lab.add(LARGER)
     with own_lab.connection() as connection:

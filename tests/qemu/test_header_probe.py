@@ -13,6 +13,7 @@ from tests.faults.conftest import add_running
 from tests.lab import add_ready
 from tests.qemu.listener import hearing
 from tests.qemu.outside import memdump
+from tests.thorough import thorough
 
 UEFI = Guest(name="vm-uefi-01", vmid="108", shape=Shape(ovmf=True, room_mib=128))
 """Firmware of its own, which the rules do not know."""
@@ -37,6 +38,7 @@ GROWING = Growing(name="vm-grows-01", vmid="109", memory_mib=256, boots=False, s
 DIMM = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>"
 
 
+@thorough
 @pytest.mark.timeout(120)
 def test_guest_is_stopped_for_its_headers_once_in_each_run(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
     add_ready(own_lab, UEFI)
@@ -58,6 +60,7 @@ def test_guest_is_stopped_for_its_headers_once_in_each_run(own_lab: PrivateLibvi
     assert len(third["guest_pauses_ms"]) == 2
 
 
+@thorough
 def test_guest_is_not_stopped_for_its_headers_where_that_would_be_too_long(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
     add_ready(own_lab, UEFI)
     with hearing(own_lab.uri, UEFI.name) as listener:
@@ -71,6 +74,7 @@ def test_guest_is_not_stopped_for_its_headers_where_that_would_be_too_long(own_l
     assert list((tmp_path / "dumps").iterdir()) == []
 
 
+@thorough
 def test_no_memory_of_the_guest_is_in_what_is_kept(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
     add_ready(own_lab, UEFI)
     memdump(own_lab, tmp_path, UEFI, "--mode=live")

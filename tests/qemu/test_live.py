@@ -18,15 +18,11 @@ from app.evidence import MANIFEST
 from app.model import MODES, Mode, from_rfc3339
 from demo import COUNTER_AT, Guest, PrivateLibvirt, Shape
 from tests.contract.speech import FINAL, Api, Message
-from tests.lab import COLD, DB, WEB, add_ready, running_lab
+from tests.lab import BUSY, COLD, COUNTING, DB, WEB, add_ready, running_lab
 from tests.qemu.listener import hearing
 from tests.qemu.outside import dumped, gzip_read, loads_of, memdump, sha256sum, unpacked_to, virsh
 from tests.service import running_service
-
-COUNTING = Guest(name="vm-counts-01", text_mib=4, random_mib=4, counts=True)
-BUSY = Guest(name="vm-busy-01", memory_mib=512, text_mib=4, random_mib=4, vcpus=2, rewrites_mib=256)
-"""To stop for 20 ms only, it would have to be read at 13 GB/s; for 3 s, at 90 MB/s. On two processors, for on a busy host
-one may for a while not get to write."""
+from tests.thorough import once, thorough
 
 ENOUGH_MS, TOO_LITTLE_MS = 3000, 1
 HEAD_BYTES = 4096
@@ -67,7 +63,7 @@ def _going_on(lab: PrivateLibvirt, guest: Guest) -> Iterator[None]:
     virsh(lab, "suspend", guest.name)
 
 
-@pytest.mark.parametrize(("mode", "guest"), [("live", WEB), ("auto", DB)])
+@pytest.mark.parametrize(("mode", "guest"), once([("live", WEB), ("auto", DB)], ("live", WEB)))
 def test_live_dump_is_a_vmcore_of_the_instant_that_another_listener_saw(
     lab: PrivateLibvirt, tmp_path: Path, mode: Mode, guest: Guest
 ) -> None:
@@ -89,7 +85,7 @@ def test_live_dump_is_a_vmcore_of_the_instant_that_another_listener_saw(
 def test_dump_shows_one_instant(counting_lab: PrivateLibvirt, tmp_path: Path) -> None:
     """Two counters, raised one after the other, in pages far apart."""
     counted = []
-    for number in range(3):
+    for number in range(2):
         image = unpacked_to(dumped(counting_lab, tmp_path, COUNTING, "--mode=live"), tmp_path / f"{number}").read_bytes()
         a, b = (_counter(image, COUNTING, letter) for letter in "AB")
         assert a - b in (0, 1)
@@ -97,7 +93,7 @@ def test_dump_shows_one_instant(counting_lab: PrivateLibvirt, tmp_path: Path) ->
     assert counted == sorted(set(counted)), "the guest runs on"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", once(MODES, "auto"))
 def test_suspended_guest_is_captured_the_paused_way_and_stays_as_it_is(own_lab: PrivateLibvirt, tmp_path: Path, mode: Mode) -> None:
     own_lab.add(COLD)
     virsh(own_lab, "resume", COLD.name)
@@ -133,6 +129,7 @@ async def test_guest_that_rewrites_its_memory_is_captured_at_the_second_try_with
     assert virsh(busy_lab, "domstate", BUSY.name) == "running"
 
 
+@thorough
 def test_guest_that_does_not_converge_is_told_so_and_runs_on(busy_lab: PrivateLibvirt, tmp_path: Path) -> None:
     before_ms = virsh(busy_lab, "migrate-getmaxdowntime", BUSY.name)
     with hearing(busy_lab.uri, BUSY.name) as listener:
@@ -166,6 +163,7 @@ async def test_auto_falls_back_and_says_so_everywhere(busy_lab: PrivateLibvirt, 
     assert "So vm-busy-01 was captured the paused way." in page
 
 
+@thorough
 async def test_auto_does_not_fall_back_where_that_would_take_too_long(busy_lab: PrivateLibvirt, tmp_path: Path) -> None:
     settings = {"MEMDUMP_MAX_PAUSE_MS": str(TOO_LITTLE_MS), "MEMDUMP_FALLBACK_PAUSE_MS": "0"}
     with running_service(tmp_path, LIBVIRT_URI=busy_lab.uri, **settings) as service:
@@ -220,6 +218,7 @@ def test_guest_that_cannot_migrate_is_captured_the_paused_way_with_the_reason(ow
     assert virsh(own_lab, "domstate", guest.name) == "running"
 
 
+@thorough
 @pytest.mark.parametrize(
     "guest",
     [
@@ -236,6 +235,7 @@ def test_other_shapes_are_captured_live(own_lab: PrivateLibvirt, tmp_path: Path,
     _assert_is_a_vmcore_of(manifest, guest, tmp_path / "image")
 
 
+@thorough
 def test_memory_plugged_in_since_the_start_is_in_the_dump(own_lab: PrivateLibvirt, tmp_path: Path) -> None:
     guest = Guest(name="vm-dimm-01", memory_mib=128, boots=False, shape=Shape(room_mib=256))
     own_lab.add(guest)

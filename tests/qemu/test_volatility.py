@@ -13,11 +13,12 @@ from demo import PrivateLibvirt
 from demo.kernel import CACHE
 from tests.lab import WEB
 from tests.qemu.outside import dumped, unpacked_to
+from tests.thorough import once
 
 VOLATILITY_SEC = 120.0
 
 
-@pytest.mark.parametrize("mode", ["paused", "live"])
+@pytest.mark.parametrize("mode", once(["paused", "live"], "live"))
 def test_volatility_finds_the_kernel_banner_of_a_booted_guest(lab: PrivateLibvirt, tmp_path: Path, mode: str) -> None:
     image = unpacked_to(dumped(lab, tmp_path, WEB, f"--mode={mode}"), tmp_path / "image")
     for folder in ("symbols", "cache"):

@@ -18,9 +18,6 @@ from tests.faults.scene import Scene, Visit
 
 WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
 
-COUNTING = Guest(name="vm-counts-01", memory_mib=256, counts=True)
-"""Its virtual CPU never rests."""
-
 DOWNTIME_MS = 4321
 """What the guest's owner had set."""
 

@@ -11,16 +11,14 @@ from pathlib import Path
 import pytest
 
 from app.capture.heartbeat import SILENT_AFTER_SEC
-from demo import Guest, PrivateLibvirt
+from demo import PrivateLibvirt
 from tests.contract.speech import Message
 from tests.faults.conftest import IDLE, add_running
-from tests.faults.live.support import COUNTING, assert_all_is_well, assert_recovered, assert_runs, beside, fifos, promises_are_kept
+from tests.faults.live.support import assert_all_is_well, assert_recovered, assert_runs, beside, fifos, promises_are_kept
 from tests.faults.processes import Process, eventually
 from tests.faults.scene import Scene, Visit, staged
-from tests.lab import add_ready
-
-BUSY = Guest(name="vm-busy-01", memory_mib=512, text_mib=4, random_mib=4, vcpus=2, rewrites_mib=256)
-"""Within a stop of one millisecond no live capture of it ever ends."""
+from tests.lab import BUSY, COUNTING, add_ready
+from tests.thorough import thorough
 
 BOUNDED_SEC = 90.0
 """Keepalive gives libvirtd up after 20 s; then it is waited for a little in each of several places."""
@@ -41,6 +39,7 @@ async def test_killed_daemon_costs_the_dump_and_not_the_guest(scene: Scene) -> N
         await assert_all_is_well(visit)
 
 
+@thorough
 async def test_daemon_that_hangs_for_a_while_costs_nothing_but_time(scene: Scene) -> None:
     libvirtd = Process(scene.lab.libvirtd_pid)
     with contextlib.closing(libvirtd):
@@ -58,6 +57,7 @@ async def test_daemon_that_hangs_for_a_while_costs_nothing_but_time(scene: Scene
             await assert_all_is_well(visit)
 
 
+@thorough
 async def test_guest_runs_on_while_the_daemon_hangs(counting: Scene) -> None:
     """Not only after it: nobody but that daemon could resume it."""
     qemu_pid = counting.lab.qemu_pid(COUNTING.name)
@@ -77,6 +77,7 @@ async def test_guest_runs_on_while_the_daemon_hangs(counting: Scene) -> None:
     await assert_recovered(counting)
 
 
+@thorough
 async def test_guest_runs_on_while_there_is_no_daemon(counting: Scene) -> None:
     qemu_pid = counting.lab.qemu_pid(COUNTING.name)
     async with counting.visit() as visit:
@@ -90,12 +91,14 @@ async def test_guest_runs_on_while_there_is_no_daemon(counting: Scene) -> None:
     await assert_recovered(counting)
 
 
+@thorough
 async def test_daemon_that_hangs_in_mid_capture_is_told_and_costs_the_guest_nothing(booted: Scene) -> None:
     async with _daemon_that_hangs(booted) as job:
         assert (job["phase"], job["error"]["code"]) == ("failed", "hypervisor-not-responding")
     await assert_recovered(booted)
 
 
+@thorough
 async def test_daemon_that_hangs_while_a_try_is_given_up_is_not_waited_for_without_end(
     tmp_path: Path, own_lab: PrivateLibvirt
 ) -> None:
@@ -106,6 +109,7 @@ async def test_daemon_that_hangs_while_a_try_is_given_up_is_not_waited_for_witho
         await assert_recovered(scene)
 
 
+@thorough
 @pytest.mark.parametrize("mode", ["live", "auto"])
 async def test_stream_that_libvirt_compresses_is_recognised(tmp_path: Path, own_lab: PrivateLibvirt, mode: str) -> None:
     with (own_lab.folder / "config/libvirt/qemu.conf").open("a") as conf:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from tests.contract.speech import JOBS, RECORDS, Message
 from tests.faults.conftest import IDLE, add_running
 from tests.faults.imagelock import image_lock
 from tests.faults.live.support import (
-    COUNTING,
     DOWNTIME_MS,
     WITH_DISK,
     assert_all_is_well,
@@ -26,8 +26,9 @@ from tests.faults.live.support import (
 )
 from tests.faults.processes import Process, eventually
 from tests.faults.scene import Scene, Visit, memdump, staged
-from tests.lab import WEB, add_ready
+from tests.lab import COUNTING, WEB, add_ready
 from tests.qemu.listener import hearing
+from tests.thorough import thorough
 
 ALARM_SEC = 120.0
 
@@ -36,6 +37,7 @@ NOTICED_SEC = 20.0
 VMS = "/api/telemetry/live-vms"
 
 
+@thorough
 async def test_stop_by_something_else_in_mid_capture_is_told_and_not_taken_for_the_capture_s_own(counting: Scene) -> None:
     async with counting.visit() as visit:
         with hearing(counting.lab.uri, COUNTING.name) as listener:
@@ -55,6 +57,7 @@ async def test_stop_by_something_else_in_mid_capture_is_told_and_not_taken_for_t
         await visit.assert_all_is_well()
 
 
+@thorough
 async def test_killed_guest_is_told_to_be_gone(booted: Scene) -> None:
     with contextlib.closing(Process(booted.lab.qemu_pid(WEB.name))) as qemu:
         async with booted.visit() as visit:
@@ -65,6 +68,7 @@ async def test_killed_guest_is_told_to_be_gone(booted: Scene) -> None:
             await _assert_gone_and_back(visit, job)
 
 
+@thorough
 async def test_guest_that_is_switched_off_is_told_to_be_gone(booted: Scene) -> None:
     async with booted.visit() as visit:
         async with visit.held("capturing") as (job_id, process):
@@ -74,6 +78,7 @@ async def test_guest_that_is_switched_off_is_told_to_be_gone(booted: Scene) -> N
         await _assert_gone_and_back(visit, job)
 
 
+@thorough
 async def test_guest_that_starts_anew_in_mid_capture_is_captured_all_the_same(scene: Scene) -> None:
     async with scene.visit() as visit:
         async with visit.held("capturing") as (job_id, process):
@@ -84,6 +89,7 @@ async def test_guest_that_starts_anew_in_mid_capture_is_captured_all_the_same(sc
         await assert_all_is_well(visit)
 
 
+@thorough
 async def test_capture_that_takes_too_long_leaves_nothing(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
     add_running(own_lab, IDLE)
     with staged(tmp_path, own_lab, IDLE, MEMDUMP_MODE="live", MEMDUMP_DUMP_TIMEOUT_SEC="1") as scene:
@@ -100,6 +106,7 @@ async def test_capture_that_takes_too_long_leaves_nothing(tmp_path: Path, own_la
             eventually(lambda: downtime_ms(scene) == DOWNTIME_MS, "the downtime is what it was")
 
 
+@thorough
 async def test_capture_whose_time_ends_in_mid_stream_leaves_nothing(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
     add_ready(own_lab, WEB)
     with staged(tmp_path, own_lab, WEB, MEMDUMP_MODE="live", MEMDUMP_DUMP_TIMEOUT_SEC="2") as scene:
@@ -119,6 +126,7 @@ async def test_capture_whose_time_ends_in_mid_stream_leaves_nothing(tmp_path: Pa
             assert memdump(scene.service.environment, "--timeout-sec=0", WEB.name).returncode == 0
 
 
+@thorough
 async def test_guest_that_somebody_suspends_in_mid_capture_is_captured_and_stays_suspended(booted: Scene) -> None:
     """libvirt makes the suspension wait for the dump."""
     async with booted.visit() as visit:
@@ -137,8 +145,8 @@ async def test_guest_that_somebody_suspends_in_mid_capture_is_captured_and_stays
 
 async def test_guest_whose_image_was_held_is_resumed_once_it_is_free(with_disk: Scene) -> None:
     async with with_disk.visit() as visit:
-        with image_lock(_image(with_disk)) as lock:
-            taken = asyncio.create_task(beside(lock.take_when_it_is_free))
+        with image_lock(_image(with_disk)) as lock, ThreadPoolExecutor(1) as thread:
+            taken = asyncio.wrap_future(lock.queue(thread))
             job_id = await visit.start()
             await taken
             await visit.reaches(job_id, "sealing")
@@ -151,9 +159,9 @@ async def test_guest_whose_image_was_held_is_resumed_once_it_is_free(with_disk: 
 
 @pytest.mark.deep
 async def test_guest_that_cannot_be_resumed_is_an_alarm_until_it_runs(with_disk: Scene) -> None:
-    with image_lock(_image(with_disk)) as lock:
+    with image_lock(_image(with_disk)) as lock, ThreadPoolExecutor(1) as thread:
         async with with_disk.visit() as visit, asyncio.timeout(ALARM_SEC):
-            taken = asyncio.create_task(beside(lock.take_when_it_is_free))
+            taken = asyncio.wrap_future(lock.queue(thread))
             job_id = await visit.start()
             await taken
             while not (alarm := _alarm(await visit.feed.socket.receive_json())):

@@ -17,12 +17,13 @@ from tests.faults.processes import PATIENCE_SEC, Process, eventually
 from tests.faults.scene import PHASES, Scene, Visit, capture_process, staged
 from tests.faults.test_dump_dir import SLACK_BYTES, fill, mounted
 from tests.qemu.listener import hearing
+from tests.thorough import once, thorough
 
 MUCH_VIDEO = Guest(name="vm-video-01", memory_mib=128, boots=False, shape=Shape(video="qxl"))
 """It has as much memory for its screen as for the rest."""
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", once(PHASES, "capturing"))
 async def test_killed_capture_process_leaves_nothing(scene: Scene, phase: str) -> None:
     async with scene.visit() as visit:
         async with visit.held(phase) as (job_id, process):
@@ -33,7 +34,7 @@ async def test_killed_capture_process_leaves_nothing(scene: Scene, phase: str) -
         await assert_all_is_well(visit)
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", once(PHASES, "capturing"))
 async def test_cancelled_capture_leaves_nothing(scene: Scene, phase: str) -> None:
     async with scene.visit() as visit:
         async with visit.held(phase) as (job_id, process):
@@ -44,7 +45,7 @@ async def test_cancelled_capture_leaves_nothing(scene: Scene, phase: str) -> Non
         await assert_all_is_well(visit)
 
 
-@pytest.mark.parametrize("both", [False, True], ids=["service", "service and capture process"])
+@pytest.mark.parametrize("both", once([False, True], True), ids=["service", "service and capture process"])
 async def test_killed_service_leaves_nothing_once_it_runs_again(scene: Scene, both: bool) -> None:
     async with scene.visit() as visit, visit.held("capturing") as (job_id, process):
         eventually(lambda: downtime_ms(scene) != DOWNTIME_MS, "the capture has set a downtime")
@@ -61,6 +62,7 @@ async def test_killed_service_leaves_nothing_once_it_runs_again(scene: Scene, bo
         await assert_all_is_well(visit)
 
 
+@thorough
 async def test_second_capture_by_hand_of_a_guest_that_is_being_captured_is_refused(booted: Scene) -> None:
     with by_hand(booted, "--mode=live") as first:
         first.until("phase", "capturing")
@@ -91,6 +93,7 @@ async def test_no_room_for_the_spool_is_told_before_the_guest_is_touched(tmp_pat
             await visit.assert_dump_succeeds()
 
 
+@thorough
 async def test_disk_that_fills_up_by_others_costs_no_live_dump_whose_spool_was_promised_its_room(
     tmp_path: Path, own_lab: PrivateLibvirt
 ) -> None:
@@ -129,6 +132,7 @@ async def _spool_on_small_disk(folder: Path, lab: PrivateLibvirt, guest: Guest) 
             await visit.assert_dump_succeeds()
 
 
+@thorough
 async def test_captures_share_the_memory_for_spools(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
     """It is enough for one of two."""
     other = Guest(name="vm-idle-02", memory_mib=512, boots=False)
