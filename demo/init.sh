@@ -12,12 +12,13 @@ hostname "$guest_name"
 if [ "$fw_cfg" = yes ]; then insmod /qemu_fw_cfg.ko; fi
 mount -t tmpfs -o size=95% tmpfs /memory
 
-# Text by the MiB: under software emulation many small writes would be slow.
+# Text in ever larger pieces: under software emulation many small writes, or many processes, would be slow.
 yes "$guest_name: the quick brown fox jumps over the lazy dog, and this guest remembers it." | head -c 1m > /memory/text
-copies=1
-while [ "$copies" -lt "$text_mib" ]; do
-  dd if=/memory/text of=/memory/text bs=1M count=1 seek="$copies" conv=notrunc 2> /dev/null
-  copies=$((copies + 1))
+there=1
+while [ "$there" -lt "$text_mib" ]; do
+  more=$((text_mib - there < there ? text_mib - there : there))
+  dd if=/memory/text of=/memory/text bs=1M count="$more" seek="$there" conv=notrunc 2> /dev/null
+  there=$((there + more))
 done
 dd if=/dev/urandom of=/memory/random bs=1M count="$random_mib" 2> /dev/null
 

@@ -30,6 +30,7 @@ from tests.contract.conftest import OFF, OFF_ONE
 from tests.contract.described import description
 from tests.nodes import node
 from tests.service import Service, running_service
+from tests.thorough import thorough
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 FAR = 10**12
@@ -97,6 +98,7 @@ def _headers(caller: str) -> dict[str, str]:
     return {} if caller == NOBODY else {"Authorization": f"Bearer token-{caller}"}
 
 
+@thorough
 def test_every_answer_is_one_that_the_description_has(service: Service) -> None:
     asked = _ask_everything(service, examples=2)
     assert asked.keys() == {*ROLES, NOBODY}

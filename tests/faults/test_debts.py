@@ -23,6 +23,8 @@ from tests.faults.scene import Scene, memdump, staged
 from tests.lab import WEB, add_ready
 from tests.thorough import thorough
 
+pytestmark = thorough
+
 WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
 DOWNTIME_MS = 4321
 """What the guest's owner had set."""
@@ -53,7 +55,6 @@ async def test_running_service_puts_back_what_a_killed_capture_by_hand_could_not
     await _assert_all_is_well_after_a_start(booted)
 
 
-@thorough
 async def test_next_capture_by_hand_puts_back_what_killed_ones_could_not(booted: Scene) -> None:
     assert booted.service.stop() == 0
     for _ in range(2):
@@ -66,7 +67,6 @@ async def test_next_capture_by_hand_puts_back_what_killed_ones_could_not(booted:
     await _assert_all_is_well_after_a_start(booted)
 
 
-@thorough
 async def test_guest_that_somebody_suspended_after_its_capture_died_stays_suspended(booted: Scene) -> None:
     async with booted.visit() as visit, visit.held("capturing") as (_job_id, process):
         booted.service.kill()
@@ -84,7 +84,6 @@ async def test_guest_that_somebody_suspended_after_its_capture_died_stays_suspen
         await visit.assert_all_is_well()
 
 
-@thorough
 async def test_guest_that_was_started_anew_keeps_its_own_downtime(booted: Scene) -> None:
     """The last of those with this guest: Linux has not booted in it again."""
     assert booted.service.stop() == 0
@@ -97,7 +96,6 @@ async def test_guest_that_was_started_anew_keeps_its_own_downtime(booted: Scene)
     assert _downtime_ms(booted) == anew_ms != DOWNTIME_MS
 
 
-@thorough
 async def test_guest_that_nobody_could_see_is_resumed_as_soon_as_libvirt_answers(with_disk: Scene) -> None:
     """The guest cannot take its disk back, so it stands still; then libvirt hangs, so nobody hears of it."""
     libvirtd = Process(with_disk.lab.libvirtd_pid)

@@ -18,6 +18,8 @@ from tests.faults.scene import Scene, Visit, capture_process
 from tests.qemu.foreign import foreign_dump
 from tests.thorough import thorough
 
+pytestmark = thorough
+
 TRIES = 20
 
 
@@ -55,7 +57,6 @@ async def test_cancel_while_waiting_for_the_lock(own_scene: Scene) -> None:
         await visit.assert_dump_succeeds()
 
 
-@thorough
 async def test_kill_of_the_capture_process_while_waiting_for_the_lock(own_scene: Scene) -> None:
     async with own_scene.visit() as visit:
         async with waiting_for_the_lock(visit) as (job_id, process):
@@ -68,7 +69,6 @@ async def test_kill_of_the_capture_process_while_waiting_for_the_lock(own_scene:
         await visit.assert_dump_succeeds()
 
 
-@thorough
 async def test_kill_of_service_and_capture_process_while_waiting_for_the_lock(own_scene: Scene) -> None:
     async with own_scene.visit() as visit, waiting_for_the_lock(visit) as (job_id, process):
         own_scene.service.kill()
@@ -81,7 +81,7 @@ async def test_kill_of_service_and_capture_process_while_waiting_for_the_lock(ow
         await visit.assert_dump_succeeds()
 
 
-@pytest.mark.parametrize("how", [pytest.param("SIGTERM", marks=pytest.mark.deep), pytest.param("SIGKILL", marks=thorough)])
+@pytest.mark.parametrize("how", [pytest.param("SIGTERM", marks=pytest.mark.deep), "SIGKILL"])
 async def test_end_of_a_capture_by_hand_while_it_waits_for_the_lock(own_scene: Scene, how: str) -> None:
     with by_hand(own_scene) as capture:
         capture.until("phase", "preparing")

@@ -24,7 +24,9 @@ from tests.faults.processes import PATIENCE_SEC, Process, eventually
 from tests.faults.scene import Scene, Visit, capture_process, staged
 from tests.lab import WEB, add_ready, running_lab
 from tests.qemu.outside import virsh
-from tests.thorough import once, thorough
+from tests.thorough import thorough
+
+pytestmark = thorough
 
 OTHER = Guest(name="vm-idle-02", memory_mib=512, boots=False)
 
@@ -114,7 +116,6 @@ def hurry(scene: Scene) -> None:
     scene.virsh("migrate-setspeed", scene.guest.name, "1000")
 
 
-@thorough
 @pytest.mark.parametrize("mode", ["live", "paused"])
 async def test_guest_whose_migration_is_asked_for_during_its_capture_is_captured_and_then_migrated(
     scene: Scene, other_host: PrivateLibvirt, mode: str
@@ -129,7 +130,6 @@ async def test_guest_whose_migration_is_asked_for_during_its_capture_is_captured
         await _assert_it_is_there_and_comes_back(visit, other_host)
 
 
-@thorough
 async def test_migrations_that_wait_too_long_for_a_capture_are_refused_and_the_dumps_sealed(
     tmp_path: Path, own_lab: PrivateLibvirt, other_host: PrivateLibvirt
 ) -> None:
@@ -174,7 +174,7 @@ async def test_guest_that_is_being_migrated_is_left_alone(scene: Scene, other_ho
         await _assert_it_is_there_and_comes_back(visit, other_host)
 
 
-@pytest.mark.parametrize(("mode", "code"), once([("live", "domain-busy"), ("paused", "guest-gone")], ("paused", "guest-gone")))
+@pytest.mark.parametrize(("mode", "code"), [("live", "domain-busy"), ("paused", "guest-gone")])
 async def test_guest_whose_migration_began_between_the_look_at_it_and_its_dump_is_migrated(
     scene: Scene, other_host: PrivateLibvirt, mode: str, code: str
 ) -> None:

@@ -27,7 +27,9 @@ from tests.faults.scene import Scene, staged
 from tests.lab import running_lab
 from tests.qemu.outside import memdump
 from tests.sshd import PrivateSshd, far_folders
-from tests.thorough import once, thorough
+from tests.thorough import thorough
+
+pytestmark = thorough
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,6 @@ def test_cancelled_capture_leaves_nothing_over_there(far: Scene, sshd: PrivateSs
         assert_all_is_well(far, sshd)
 
 
-@thorough
 def test_cancel_does_not_wait_for_a_connection_that_hangs(far: Scene, sshd: PrivateSshd) -> None:
     with in_the_middle(far, sshd) as middle:
         middle.capture.terminate()
@@ -132,7 +133,6 @@ def test_killed_ssh_fails_the_dump(far: Scene, sshd: PrivateSshd) -> None:
         assert_all_is_well(far, sshd)
 
 
-@thorough
 def test_session_that_is_killed_over_there_fails_the_dump(far: Scene, sshd: PrivateSshd) -> None:
     with in_the_middle(far, sshd) as middle:
         middle.session.kill()
@@ -143,7 +143,6 @@ def test_session_that_is_killed_over_there_fails_the_dump(far: Scene, sshd: Priv
         assert_all_is_well(far, sshd)
 
 
-@thorough
 def test_far_shell_that_is_told_to_end_tidies_up(far: Scene, sshd: PrivateSshd) -> None:
     with in_the_middle(far, sshd) as middle:
         middle.shell.terminate()
@@ -152,7 +151,6 @@ def test_far_shell_that_is_told_to_end_tidies_up(far: Scene, sshd: PrivateSshd) 
         assert_all_is_well(far, sshd)
 
 
-@thorough
 def test_guest_runs_on_when_the_connection_is_cut_without_a_word(far: Scene, sshd: PrivateSshd) -> None:
     """The far end hears nothing more from us and drops the FIFO by itself; we learn of it when ssh goes on."""
     with in_the_middle(far, sshd) as middle:
@@ -164,7 +162,7 @@ def test_guest_runs_on_when_the_connection_is_cut_without_a_word(far: Scene, ssh
         assert_all_is_well(far, sshd)
 
 
-@pytest.mark.parametrize("opens", once(["before", "after"], "after"))
+@pytest.mark.parametrize("opens", ["before", "after"])
 def test_nobody_waits_for_the_reader_of_a_fifo_whose_ssh_was_killed(
     far: Scene, sshd: PrivateSshd, tmp_path: Path, opens: str
 ) -> None:

@@ -108,6 +108,7 @@ def test_suspended_guest_is_captured_the_paused_way_and_stays_as_it_is(own_lab: 
     assert status["return"]["status"] != "postmigrate"
 
 
+@thorough
 async def test_guest_that_rewrites_its_memory_is_captured_at_the_second_try_with_the_whole_budget(
     busy_lab: PrivateLibvirt, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_guest_that_does_not_converge_is_told_so_and_runs_on(busy_lab: PrivateLi
     assert virsh(busy_lab, "migrate-getmaxdowntime", BUSY.name) == before_ms
 
 
+@thorough
 async def test_auto_falls_back_and_says_so_everywhere(busy_lab: PrivateLibvirt, tmp_path: Path) -> None:
     with running_service(tmp_path, LIBVIRT_URI=busy_lab.uri, MEMDUMP_MAX_PAUSE_MS=str(TOO_LITTLE_MS)) as service:
         async with Api.of(service) as api:

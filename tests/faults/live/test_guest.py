@@ -30,6 +30,8 @@ from tests.lab import COUNTING, WEB, add_ready
 from tests.qemu.listener import hearing
 from tests.thorough import thorough
 
+pytestmark = thorough
+
 ALARM_SEC = 120.0
 
 NOTICED_SEC = 20.0
@@ -37,7 +39,6 @@ NOTICED_SEC = 20.0
 VMS = "/api/telemetry/live-vms"
 
 
-@thorough
 async def test_stop_by_something_else_in_mid_capture_is_told_and_not_taken_for_the_capture_s_own(counting: Scene) -> None:
     async with counting.visit() as visit:
         with hearing(counting.lab.uri, COUNTING.name) as listener:
@@ -57,7 +58,6 @@ async def test_stop_by_something_else_in_mid_capture_is_told_and_not_taken_for_t
         await visit.assert_all_is_well()
 
 
-@thorough
 async def test_killed_guest_is_told_to_be_gone(booted: Scene) -> None:
     with contextlib.closing(Process(booted.lab.qemu_pid(WEB.name))) as qemu:
         async with booted.visit() as visit:
@@ -68,7 +68,6 @@ async def test_killed_guest_is_told_to_be_gone(booted: Scene) -> None:
             await _assert_gone_and_back(visit, job)
 
 
-@thorough
 async def test_guest_that_is_switched_off_is_told_to_be_gone(booted: Scene) -> None:
     async with booted.visit() as visit:
         async with visit.held("capturing") as (job_id, process):
@@ -78,7 +77,6 @@ async def test_guest_that_is_switched_off_is_told_to_be_gone(booted: Scene) -> N
         await _assert_gone_and_back(visit, job)
 
 
-@thorough
 async def test_guest_that_starts_anew_in_mid_capture_is_captured_all_the_same(scene: Scene) -> None:
     async with scene.visit() as visit:
         async with visit.held("capturing") as (job_id, process):
@@ -89,7 +87,6 @@ async def test_guest_that_starts_anew_in_mid_capture_is_captured_all_the_same(sc
         await assert_all_is_well(visit)
 
 
-@thorough
 async def test_capture_that_takes_too_long_leaves_nothing(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
     add_running(own_lab, IDLE)
     with staged(tmp_path, own_lab, IDLE, MEMDUMP_MODE="live", MEMDUMP_DUMP_TIMEOUT_SEC="1") as scene:
@@ -106,7 +103,6 @@ async def test_capture_that_takes_too_long_leaves_nothing(tmp_path: Path, own_la
             eventually(lambda: downtime_ms(scene) == DOWNTIME_MS, "the downtime is what it was")
 
 
-@thorough
 async def test_capture_whose_time_ends_in_mid_stream_leaves_nothing(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
     add_ready(own_lab, WEB)
     with staged(tmp_path, own_lab, WEB, MEMDUMP_MODE="live", MEMDUMP_DUMP_TIMEOUT_SEC="2") as scene:
@@ -126,7 +122,6 @@ async def test_capture_whose_time_ends_in_mid_stream_leaves_nothing(tmp_path: Pa
             assert memdump(scene.service.environment, "--timeout-sec=0", WEB.name).returncode == 0
 
 
-@thorough
 async def test_guest_that_somebody_suspends_in_mid_capture_is_captured_and_stays_suspended(booted: Scene) -> None:
     """libvirt makes the suspension wait for the dump."""
     async with booted.visit() as visit:
