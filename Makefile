@@ -23,20 +23,22 @@ demo: ## the same over demo VMs, in any case
 setup: ## only the set-up for run and demo
 	@setup/setup.sh demo
 
-test: lint ## every promise once: real QEMU guests and a real browser included
+test: ## every promise once: real QEMU guests and a real browser included
+	@setup/setup.sh dev
 	$(PYTEST) -m "not thorough and not deep"
 
-test-thorough: lint ## other phases, roles, shapes and widths, and rare faults
+test-thorough: ## other phases, roles, shapes and widths, and rare faults
+	@setup/setup.sh dev
 	$(PYTEST) -m "thorough and not deep"
 
-test-deep: lint ## the long and heavy tests
+test-deep: ## the long and heavy tests
 	@setup/setup.sh deep
 	$(BIN)/pytest -m deep
 
 check: lint ## the fast part: format, lint, types, import rules, unit tests
 	$(BIN)/pytest tests/unit
 
-lint:
+lint: ## format, lint, types, import rules
 	@setup/setup.sh dev
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)

@@ -1,15 +1,17 @@
-"""What a capture that died owes: that libvirt waits for nobody, the maximum downtime that the domain had, and that its guest
-runs on."""
+"""What a capture that died owes: that libvirt waits for nobody, the maximum downtime that the domain had, that its guest runs on,
+and that nothing of it stays in ``DUMP_DIR``, or a whole dump."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import structlog
 
 from app.config import Settings
 from app.downtime import broken_promises
 from app.errors import HypervisorError, StateError
+from app.evidence import finish_partials
 from app.fifo import rendezvous
 from app.jobs.journal import Journal, activity_now
 from app.jobs.leftovers import drop_fifos
@@ -29,7 +31,8 @@ async def keep_all_promises(settings: Settings, watch: Watch, *, every_sec: floa
     while True:
         await asyncio.sleep(every_sec)
         try:
-            await drop_dead_fifos(settings, watch.journal)
+            if await drop_dead_fifos(settings, watch.journal):
+                await finish_seals(settings, watch.journal)
             if watch.hypervisor.status.state is Link.CONNECTED:
                 await keep_promises(settings, watch)
                 await watch.pay()
@@ -37,10 +40,23 @@ async def keep_all_promises(settings: Settings, watch: Watch, *, every_sec: floa
             log.error("guest_not_looked_after", message=str(error))
 
 
-async def drop_dead_fifos(settings: Settings, journal: Journal) -> None:
-    """Drop the FIFO of every dead capture, and tell. Raises ``StateError``, ``OSError``."""
-    for folder in await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir):
+async def drop_dead_fifos(settings: Settings, journal: Journal) -> bool:
+    """Drop the FIFO of every dead capture, and tell; whether there was one. Raises ``StateError``, ``OSError``."""
+    dropped = await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir)
+    for folder in dropped:
         await journal.tell(activity_now("warning", "fifo-dropped", f"The FIFO of a dead capture was dropped: {folder}."))
+    return bool(dropped)
+
+
+async def finish_seals(settings: Settings, journal: Journal) -> tuple[tuple[Path, str], ...]:
+    """Finish the seals of dead captures or remove their partial files, and tell; what is left as it is, and why. Raises
+    ``StateError``, ``OSError`` if ``DUMP_DIR`` cannot be read."""
+    left = await asyncio.to_thread(finish_partials, settings.dump_dir)
+    for dump in left.finished:
+        await journal.tell(activity_now("warning", "seal-finished", f"A seal that was cut short was finished: {dump}."))
+    for partial in left.removed:
+        await journal.tell(activity_now("warning", "partial-removed", f"A partial file of a dead capture was removed: {partial}."))
+    return left.kept
 
 
 async def keep_promises(settings: Settings, watch: Watch) -> None:

@@ -19,10 +19,9 @@ from datetime import UTC, datetime
 
 from app.access.audit import append, sealed_note
 from app.config import Settings
-from app.evidence import finish_partials
 from app.jobs.journal import Journal, Survivor, activity_now
 from app.jobs.process import start_of
-from app.jobs.promises import drop_dead_fifos
+from app.jobs.promises import drop_dead_fifos, finish_seals
 from app.model import DumpRecord, Fault, Job, Manifest, Phase
 from app.records.index import RecordIndex
 from app.records.rebuild import refill
@@ -72,15 +71,11 @@ def _end(survivor: Survivor) -> bool:
 
 async def _finish(settings: Settings, journal: Journal) -> None:
     try:
-        left = await asyncio.to_thread(finish_partials, settings.dump_dir)
+        kept = await finish_seals(settings, journal)
     except OSError as error:
         await journal.tell(activity_now("error", "dump-dir-unusable", f"DUMP_DIR cannot be read: {error}."))
         return
-    for dump in left.finished:
-        await journal.tell(activity_now("warning", "seal-finished", f"A seal that was cut short was finished: {dump}."))
-    for partial in left.removed:
-        await journal.tell(activity_now("warning", "partial-removed", f"A partial file of a dead capture was removed: {partial}."))
-    for partial, reason in left.kept:
+    for partial, reason in kept:
         await journal.tell(activity_now("warning", "partial-kept", f"A partial file was left as it is, for {reason}: {partial}."))
 
 

@@ -15,7 +15,9 @@ from tests.faults.conftest import add_running
 from tests.faults.imagelock import ImageLock, image_lock
 from tests.faults.processes import Process
 from tests.faults.scene import ACTIVITY, Scene, Visit, capture_process, staged
-from tests.thorough import once, thorough
+from tests.thorough import thorough
+
+pytestmark = thorough
 
 WITH_DISK = Guest(name="vm-disk-01", memory_mib=512, boots=False, disk=True)
 VMS = "/api/telemetry/live-vms"
@@ -44,7 +46,6 @@ async def standing(visit: Visit) -> AsyncIterator[tuple[str, Process, ImageLock]
                 yield job_id, process, lock
 
 
-@thorough
 async def test_guest_that_stands_still_is_an_alarm_on_the_page_and_in_its_job_at_once(scene: Scene) -> None:
     async with scene.visit() as visit:
         async with standing(visit) as (job_id, _process, lock):
@@ -58,7 +59,7 @@ async def test_guest_that_stands_still_is_an_alarm_on_the_page_and_in_its_job_at
         await visit.assert_all_is_well()
 
 
-@pytest.mark.parametrize("how", once(["cancelled", "killed"], "killed"))
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
 async def test_end_of_a_job_whose_guest_stands_still_says_so_until_it_runs(scene: Scene, how: str) -> None:
     async with scene.visit() as visit:
         async with standing(visit) as (job_id, process, lock):
@@ -81,7 +82,6 @@ async def test_end_of_a_job_whose_guest_stands_still_says_so_until_it_runs(scene
         await visit.assert_dump_succeeds()
 
 
-@thorough
 async def test_guest_that_is_destroyed_while_it_stands_still_is_no_alarm(scene: Scene) -> None:
     async with scene.visit() as visit:
         async with standing(visit) as (job_id, _process, _lock):

@@ -17,6 +17,7 @@ from tests.contract.speech import Api, Feed, Message
 from tests.libvirt.conftest import Daemon
 from tests.nodes import Vm, numbered_uuid
 from tests.service import running_service
+from tests.thorough import thorough
 
 LIVE_VMS = "/api/telemetry/live-vms"
 NEW = Vm(name="one-7", uuid=numbered_uuid(7))
@@ -148,6 +149,7 @@ def test_a_question_that_keepalive_ends_was_put_to_a_daemon_that_hangs() -> None
     assert isinstance(translated("qemu:///system", libvirt.libvirtError("no such socket")), HypervisorUnreachable)
 
 
+@thorough
 async def test_a_daemon_that_hangs_is_said_to_hang_while_everything_else_answers(watched: tuple[Api, Feed], daemon: Daemon) -> None:
     api, feed = watched
     os.kill(daemon.lab.libvirtd_pid, signal.SIGSTOP)

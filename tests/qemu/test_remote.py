@@ -16,7 +16,9 @@ from tests.lab import COLD, WEB
 from tests.qemu.outside import dumped, sha256sum, unpacked_to, virsh
 from tests.service import Service, running_service
 from tests.sshd import PrivateSshd, far_folders
-from tests.thorough import once, thorough
+from tests.thorough import thorough
+
+pytestmark = thorough
 
 HEAD_BYTES = 4096
 
@@ -33,7 +35,7 @@ def nothing_is_left_over_there(lab: PrivateLibvirt) -> Iterator[None]:
     assert not far_folders(lab)
 
 
-@pytest.mark.parametrize("mode", once(["paused", "live"], "paused"))
+@pytest.mark.parametrize("mode", ["paused", "live"])
 def test_remote_dump_is_the_local_one(lab: PrivateLibvirt, sshd: PrivateSshd, tmp_path: Path, mode: str) -> None:
     """Of a guest that never ran."""
     here = dumped(lab, tmp_path, COLD, f"--mode={mode}")
@@ -43,7 +45,6 @@ def test_remote_dump_is_the_local_one(lab: PrivateLibvirt, sshd: PrivateSshd, tm
     eventually(lambda: not sshd.far_processes(), "no process is left over there")
 
 
-@thorough
 @pytest.mark.parametrize("mode", ["paused", "live"])
 def test_running_guest_is_dumped_from_afar(lab: PrivateLibvirt, sshd: PrivateSshd, tmp_path: Path, mode: str) -> None:
     manifest = dumped(lab, tmp_path, WEB, f"--mode={mode}", f"--uri={sshd.uri(lab)}")
@@ -55,7 +56,6 @@ def test_running_guest_is_dumped_from_afar(lab: PrivateLibvirt, sshd: PrivateSsh
     eventually(lambda: not sshd.far_processes(), "no process is left over there")
 
 
-@thorough
 def test_guest_with_shared_memory_is_dumped_from_afar(own_lab: PrivateLibvirt, sshd: PrivateSshd, tmp_path: Path) -> None:
     """Of its host's memory only libvirt can tell."""
     guest = Guest(name="vm-memfd-01", memory_mib=128, boots=False, shape=Shape(backing="memfd"))
@@ -65,7 +65,6 @@ def test_guest_with_shared_memory_is_dumped_from_afar(own_lab: PrivateLibvirt, s
     assert not far_folders(own_lab)
 
 
-@thorough
 async def test_service_lists_and_dumps_what_is_behind_ssh(service: Service, lab: PrivateLibvirt) -> None:
     async with Api.of(service) as api:
         await api.connected()

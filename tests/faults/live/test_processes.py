@@ -45,7 +45,8 @@ async def test_cancelled_capture_leaves_nothing(scene: Scene, phase: str) -> Non
         await assert_all_is_well(visit)
 
 
-@pytest.mark.parametrize("both", once([False, True], True), ids=["service", "service and capture process"])
+@thorough
+@pytest.mark.parametrize("both", [False, True], ids=["service", "service and capture process"])
 async def test_killed_service_leaves_nothing_once_it_runs_again(scene: Scene, both: bool) -> None:
     async with scene.visit() as visit, visit.held("capturing") as (job_id, process):
         eventually(lambda: downtime_ms(scene) != DOWNTIME_MS, "the capture has set a downtime")
@@ -76,6 +77,7 @@ async def test_second_capture_by_hand_of_a_guest_that_is_being_captured_is_refus
     booted.assert_nothing_is_left()
 
 
+@thorough
 async def test_no_room_for_the_spool_is_told_before_the_guest_is_touched(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
     add_running(own_lab, IDLE)
     room_for_the_dump = (IDLE.memory_mib << 20) + (IDLE.memory_mib << 12) + 2 * SLACK_BYTES
