@@ -23,9 +23,13 @@ demo: ## the same over demo VMs, in any case
 setup: ## only the set-up for run and demo
 	@setup/setup.sh demo
 
-test: ## every promise once: real QEMU guests and a real browser included
+# What continuous integration calls is this, and there it has all that lands: lint, and the thorough tests as well.
+test: $(if $(filter true,$(CI)),lint) ## every promise once: real QEMU guests and a real browser included
 	@setup/setup.sh dev
 	$(PYTEST) -m "not thorough and not deep"
+ifeq ($(CI),true)
+	$(PYTEST) -m "thorough and not deep"
+endif
 
 test-thorough: ## other phases, roles, shapes and widths, and rare faults
 	@setup/setup.sh dev

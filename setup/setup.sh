@@ -79,7 +79,10 @@ wanted_packages() {
   python="$(find_python)"
   if [[ -z "$python" || "$(readlink --canonicalize "$python")" == /usr/bin/* ]]; then packages+=("${PYTHON_PACKAGES[@]}"); fi
   if [[ "$LEVEL" != service ]]; then packages+=("${DEMO_PACKAGES[@]}"); fi
-  if is_for_tests; then packages+=("${DEV_PACKAGES[@]}"); fi
+  if is_for_tests; then
+    packages+=("${DEV_PACKAGES[@]}")
+    command -v npm > /dev/null || packages+=(npm) # Debian's, which is some 300 packages, only where there is no other
+  fi
   printf '%s\n' "${packages[@]}"
 }
 
@@ -126,7 +129,7 @@ fetch_sshd() {
   rm --recursive "$folder"
 }
 
-# The OpenID provider that tests log in at. Node.js itself comes with Playwright; npm has to be there, else those tests are skipped.
+# The OpenID provider that tests log in at. Node.js itself comes with Playwright; without npm those tests are skipped.
 fetch_provider() {
   local lock=tests/provider/package-lock.json
   if cmp --silent "$lock" "$PROVIDER_TREE/package-lock.json" && [[ -d "$PROVIDER_TREE/node_modules" ]]; then return; fi

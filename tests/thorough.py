@@ -1,5 +1,5 @@
 """What ``make test-thorough`` runs and ``make test`` does not: what that has promised, in other phases, roles, shapes and widths,
-and faults that few will meet. Continuous integration runs both.
+and faults that few will meet. In continuous integration ``make test`` runs both.
 """
 
 from __future__ import annotations

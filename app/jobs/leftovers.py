@@ -22,7 +22,9 @@ def dump_of(fifo_folder: Path) -> str:
     return fifo_folder.name.removeprefix(FOLDER_PREFIX)
 
 
-def sealed_after_all(dump_dir: Path, dump_id: str) -> Manifest | None:
+def sealed_after_all(dump_dir: Path, dump_id: str | None) -> Manifest | None:
     """Finish and tidy partial files; the manifest of ``dump_id`` if that dump exists now. Raises ``OSError``."""
     finish_partials(dump_dir)
+    if dump_id is None:
+        return None
     return next((found for _, found in manifests(dump_dir) if isinstance(found, Manifest) and found.dump_id == dump_id), None)

@@ -96,8 +96,8 @@ class Run:
             if self._ran:
                 await self._parts.alarms.debts.owe(self.job.uuid)
             await self._capture()
-            if self._manifest is None and self._dump_id is not None:
-                await self._tidy()
+            if self._manifest is None:  # without a FIFO it died, if it did, before it touched its guest
+                await (self._drop_leftovers() if self._dump_id is None else self._tidy())
             await self._end()
             if self._ran:
                 await self._settle()
@@ -226,9 +226,8 @@ class Run:
         """The FIFO and the partial files of its dead process; a dump that was sealed all the same is kept."""
         settings = self._parts.settings
         await asyncio.to_thread(drop_fifos, settings.libvirt_uri, settings.dump_dir)
-        if self._dump_id is not None:
-            with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
-                self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, self._dump_id)
+        with contextlib.suppress(OSError):  # a folder that cannot be read holds nothing that could be finished
+            self._manifest = await asyncio.to_thread(sealed_after_all, settings.dump_dir, self._dump_id)
 
     def _watch(self) -> Watch:
         return Watch(hypervisor=self._parts.hypervisor, journal=self._parts.journal, alarms=self._parts.alarms)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from app.evidence import PARTIAL
 from tests.contract.speech import JOBS
+from tests.faults.processes import eventually
 from tests.faults.scene import PHASES, Visit, capture_process
 from tests.lab import DB
 from tests.thorough import once, thorough
@@ -17,6 +19,17 @@ async def test_killed_capture_process_fails_its_job_and_leaves_nothing(visit: Vi
         job = await visit.end_of(job_id)
     assert (job["phase"], job["error"]["code"]) == ("failed", "capture-died")
     await visit.assert_told(job, "capture-died")
+    await visit.assert_all_is_well()
+
+
+@thorough
+async def test_capture_process_that_dies_with_its_file_and_before_its_fifo_leaves_nothing(visit: Visit) -> None:
+    job_id = await visit.start()
+    with capture_process(visit.scene.service, visit.scene.guest) as process:
+        eventually(lambda: list(visit.scene.service.dump_dir.glob(f"*{PARTIAL}")), "a partial file")
+        process.kill()
+        job = await visit.end_of(job_id)
+    assert (job["phase"], job["error"]["code"]) == ("failed", "capture-died")
     await visit.assert_all_is_well()
 
 
