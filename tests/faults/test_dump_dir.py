@@ -101,7 +101,8 @@ async def test_room_is_promised_only_once(scene: Scene) -> None:
 @thorough
 async def test_disk_that_fills_up_by_others_costs_no_dump_that_was_promised_its_room(scene: Scene) -> None:
     async with scene.visit() as visit:
-        with mounted(scene.service.dump_dir, "-t", "tmpfs", "-o", f"size={COLD.memory_mib * 2}m", "none"):
+        room_mib = COLD.memory_mib * 8  # for a dump of each try that could not be held, as well
+        with mounted(scene.service.dump_dir, "-t", "tmpfs", "-o", f"size={room_mib}m", "none"):
             async with visit.held("capturing", COLD, compression="none") as (job_id, _process):
                 fill(scene.service.dump_dir / "of somebody else")
             assert (await visit.end_of(job_id))["phase"] == "completed"
