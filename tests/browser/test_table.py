@@ -220,8 +220,7 @@ async def test_without_auto_refresh_news_wait_for_a_click_also_after_a_reload(vi
 async def test_on_another_page_only_the_count_follows(visitor: Visitor) -> None:
     page, before = visitor.page, await total(visitor)
     await page.get_by_role("link", name="Next", exact=True).click()
-    await expect(page.locator("#records-where")).to_contain_text("Page 2 of")
-    await expect(page.locator("#records-area")).not_to_have_attribute("aria-busy", "true")
+    await visitor.reads_page(re.compile("^Page 2 of"))
     rows = await visitor.records.evaluate_all("(rows) => rows.map((row) => row.dataset.dumpId)")
     await add(visitor, ALPHA.name)
     await expect(page.locator("#records-where")).to_contain_text(f"{before + 1} dumps")
@@ -234,7 +233,7 @@ async def test_oldest_first_new_records_come_at_the_end_of_the_last_page(visitor
     await page.get_by_role("columnheader", name="Time").get_by_role("link").click()
     await expect(field(visitor.records.first, "time")).to_have_text("2026-01-01 00:00:00 UTC")
     await page.get_by_role("link", name="Last", exact=True).click()
-    await expect(page.locator("#records-where")).to_contain_text(re.compile(r"Page ([2-9]) of \1 "))
+    await visitor.reads_page(re.compile(r"^Page ([2-9]) of \1 "))
     await page.mouse.move(640, 20)
     await page.locator("#records-heading").focus()
     await page.evaluate("scrollTo(0, 0)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -79,6 +80,11 @@ class Visitor:
     async def live(self) -> None:
         """Wait until the page follows the service."""
         await expect(self.page.locator("#connection")).to_have_attribute("data-connection", "live")
+
+    async def reads_page(self, where: str | re.Pattern[str]) -> None:
+        """Wait until the list of records says where one is (at once) and shows its rows (when they have come)."""
+        await expect(self.page.locator("#records-where")).to_have_text(where)
+        await expect(self.page.locator("#records-area")).not_to_have_attribute("aria-busy", "true")
 
     async def close(self) -> None:
         """Before its service ends, which would be a trouble. Nothing may have gone wrong."""
