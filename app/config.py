@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from app.environment import GROUP_ROLES_EXAMPLE, GroupRoles, NavEntry, Network, Reader, is_loopback, url_is_safe
 from app.errors import ConfigError
@@ -151,6 +152,12 @@ def _check_login(settings: Settings) -> None:
         raise ConfigError(
             f"MEMDUMP_AUTH=none is only for loopback addresses, and MEMDUMP_HOST is {settings.host}. "
             "Use MEMDUMP_AUTH=token, or listen on 127.0.0.1."
+        )
+    others = [url for url in settings.public_urls if not is_loopback(urlsplit(url).hostname or "")]
+    if settings.auth == "none" and others:
+        raise ConfigError(
+            f"MEMDUMP_AUTH=none is only for loopback addresses, and MEMDUMP_PUBLIC_URL is {others[0]}. "
+            "Use MEMDUMP_AUTH=token, or proxy where a proxy knows who is asking."
         )
     if settings.auth == "proxy" and not settings.trusted_proxies:
         raise ConfigError("MEMDUMP_AUTH=proxy needs MEMDUMP_TRUSTED_PROXIES: the addresses of the proxy, such as 127.0.0.1.")

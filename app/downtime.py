@@ -1,10 +1,11 @@
 """The downtime that a live capture sets for a domain, and the promise to put back what was there before.
 
-libvirt keeps a domain's maximum downtime for as long as the domain runs, and a later migration would use ours. So before
-it is changed, the old value is written into a note at the rendezvous, locked while its capture lives. A note that nobody
-locks belongs to a capture that died. Whoever puts its value back (the service, or the next live capture of the guest,
-which takes the note over) holds its lock until the note is gone: so the value never comes back in the middle of another
-capture. Of several notes for one run of a domain the oldest has what its owner had set, so it is the last to go.
+libvirt keeps a domain's maximum downtime for as long as the domain runs, and a later migration would use ours. So before it
+is changed, the old value is written into a note at the rendezvous, locked while its capture lives. The note goes when the
+value is back and the guest was seen to run on; one that nobody locks belongs to a capture that died, or could not see to
+that. Whoever puts its value back (the service, or the next live capture of the guest, which takes the note over) holds its
+lock until the note is gone: so the value never comes back in the middle of another capture. Of several notes for one run of
+a domain the oldest has what its owner had set, so it is the last to go.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from app.state import State
 from app.waiting import happens
 from app.web import keys
 from app.web.feeds import Feed, Feeds, Stores
-from app.web.view import NEWEST_ACTIVITY, NEWEST_JOBS, NEWEST_RECORDS, View
+from app.web.view import NEWEST_ACTIVITY, NEWEST_RECORDS, View
 
 log = structlog.get_logger()
 
@@ -132,7 +132,7 @@ class Parts:
 
     async def _begin_view(self) -> None:
         self.view.begin(
-            jobs=self.pool.jobs()[:NEWEST_JOBS],
+            jobs=self.pool.jobs(),
             records=(await self.index.page(Filters(), limit=NEWEST_RECORDS)).records,
             stats=await self.index.stats(),
             activity=await self.journal.activity(NEWEST_ACTIVITY),

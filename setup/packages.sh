@@ -13,8 +13,11 @@ DEMO_PACKAGES=(busybox-static cpio libc6-dev libvirt-daemon libvirt-daemon-drive
 
 # Tests: a browser, programs that open a dump, a linter for the scripts; netcat, by which libvirt reaches a socket over SSH.
 DEV_PACKAGES=(
-  binutils chromium-headless-shell fonts-dejavu-core gzip libvirt-clients libwrap0 lz4 netcat-openbsd ovmf qemu-utils shellcheck zstd
+  binutils fonts-dejavu-core gzip libvirt-clients libwrap0 lz4 netcat-openbsd ovmf qemu-utils shellcheck zstd
 )
+
+# Not for those who name a browser of their own: make test CHROMIUM=/path/to/it
+BROWSER_PACKAGE=chromium-headless-shell
 
 # An SSH server for tests. It is not installed, which would start it, but unpacked; it needs libwrap0.
 SSHD_PACKAGE=openssh-server

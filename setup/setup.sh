@@ -71,6 +71,9 @@ install_packages() {
   if ((${#missing[@]} == 0)); then return; fi
   say "installing ${missing[*]}"
   as_root apt-get update --quiet --quiet || say "apt-get update failed; going on with the lists that are there"
+  if [[ " ${missing[*]} " == *" $BROWSER_PACKAGE "* ]] && ! apt-cache show "$BROWSER_PACKAGE" > /dev/null 2>&1; then
+    fail "this system has no package $BROWSER_PACKAGE. Install Chromium or Chrome, and name it: make test CHROMIUM=/path/to/it"
+  fi
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends "${missing[@]}" > /dev/null
 }
 
@@ -81,6 +84,7 @@ wanted_packages() {
   if [[ "$LEVEL" != service ]]; then packages+=("${DEMO_PACKAGES[@]}"); fi
   if is_for_tests; then
     packages+=("${DEV_PACKAGES[@]}")
+    [[ -n "${CHROMIUM:-}" ]] || packages+=("$BROWSER_PACKAGE")
     command -v npm > /dev/null || packages+=(npm) # Debian's, which is some 300 packages, only where there is no other
   fi
   printf '%s\n' "${packages[@]}"

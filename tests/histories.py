@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from app.errors import HistoryError, HistoryTooWide, HistoryTypeConflict
+from app.errors import HistoryError, HistoryFailed, HistoryTooWide, HistoryTypeConflict
 from app.model import Compression, Manifest, Versions, rfc3339
 from app.records.point import Point
 
@@ -56,6 +56,8 @@ class MemoryHistory:
         self.asked: list[tuple[int, int]] = []
         self.writes: list[int] = []
         self.widest_ns = widest_ns
+        self.of_wide: HistoryError = HistoryTooWide("500 files")
+        self.ill_ns: tuple[int, int] | None = None
         self.failing: HistoryError | None = None
         self.failing_after_write: HistoryError | None = None
         self.refused_doms: set[str] = set()
@@ -85,7 +87,9 @@ class MemoryHistory:
         if self.failing is not None:
             raise self.failing
         if self.widest_ns is not None and until_ns - since_ns > self.widest_ns and self._any(since_ns, until_ns):
-            raise HistoryTooWide("500 files")
+            raise self.of_wide
+        if self.ill_ns is not None and since_ns < self.ill_ns[1] and self.ill_ns[0] < until_ns:
+            raise HistoryFailed("InfluxDB answered with 500: a file of that time cannot be read.")
         found = sorted((row for row in self.rows if since_ns <= time_of(row) < until_ns), key=time_of)
         return found[:limit]
 

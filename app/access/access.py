@@ -126,8 +126,9 @@ class Access:
             self.attempts.give_back(address, name)
             raise
 
-    async def redeem(self, code: str) -> str | None:
-        """A session's secret for a login code, once; None if the code is unknown, used up or too old."""
+    async def redeem(self, code: str, address: str) -> str | None:
+        """A session's secret for a login code, once; None if the code is unknown, used up or too old. Raises ``TooManyLogins``."""
+        self.attempts.take(address)
         session = make_secret()
         noted = note("login", "login URL")
 
@@ -139,7 +140,15 @@ class Access:
                 append(connection, replace(noted, who=name))
             return bool(found)
 
-        return session if await self._state.run(work) else None
+        try:
+            known = await self._state.run(work)
+        except StateError:
+            self.attempts.give_back(address)
+            raise
+        if not known:
+            return None
+        self.attempts.give_back(address)
+        return session
 
     async def begin_for(self, name: str, role: Role, scope: Scope, **vouched: str) -> str:
         """A session's secret for somebody who has no account here, but for whom another service vouches; ``vouched``: what tells

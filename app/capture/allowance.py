@@ -72,8 +72,9 @@ class Allowance:
         """What this capture holds."""
         return sum(end - start for start, end in self._taken)
 
-    def take(self, size_bytes: int) -> bool:
-        """Take so much more, or nothing. False if others have taken it, or the machine has not got it, or nobody can count."""
+    def take(self, size_bytes: int, *, beside_bytes: int = 0) -> bool:
+        """Take so much more, or nothing. False if others have taken it, or the machine has not got it, and ``beside_bytes`` that
+        will be needed besides, or nobody can count."""
         available = available_bytes()
         try:
             with self._counting() as file:
@@ -82,7 +83,7 @@ class Allowance:
                 total = (available + others) // _QUARTER if self._total_bytes is None else self._total_bytes
                 ranges = list(_lowest(free, size_bytes, total))
                 # What others have taken they may not have touched yet, so it may still be counted as available.
-                if sum(end - start for start, end in ranges) < size_bytes or size_bytes + others > available:
+                if sum(end - start for start, end in ranges) < size_bytes or size_bytes + beside_bytes + others > available:
                     return False
                 for start, end in ranges:
                     _lock(file, fcntl.F_WRLCK, start, end)

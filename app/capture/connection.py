@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,39 +20,28 @@ from app.errors import (
     CaptureFailed,
     DomainBusy,
     HypervisorNotResponding,
-    HypervisorRefused,
     HypervisorUnreachable,
     MemoryDumpsError,
 )
-from app.model import OPENNEBULA_NAMESPACE, Domain, Versions, domain_of, find_domain
+from app.model import Domain, Versions, find_domain
+from app.virt import described, refusal, start_events, text_of
 
 T = TypeVar("T")
 
 _KEEPALIVE_SEC, _KEEPALIVE_MISSES = 5, 3
 _CONNECT_SEC = 15.0
 
-_REFUSALS = {
-    libvirt.VIR_ERR_AUTH_FAILED,
-    libvirt.VIR_ERR_AUTH_CANCELLED,
-    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
-    libvirt.VIR_ERR_ACCESS_DENIED,
-    libvirt.VIR_ERR_OPERATION_DENIED,
-}
-
 
 def connect(uri: str, patience: Patience) -> Connection:
     """A connection to libvirt. Raises ``HypervisorUnreachable``, ``HypervisorNotResponding`` or ``HypervisorRefused``."""
-    _start_events()
+    start_events()
     opening = Call(lambda: libvirt.open(uri))
     if not patience.wait((opening.done,), _CONNECT_SEC):
         raise HypervisorNotResponding(uri)
     try:
         return Connection(uri, patience.result(opening), patience)
     except libvirt.libvirtError as error:
-        text = error.get_error_message() or str(error)
-        if error.get_error_code() in _REFUSALS:
-            raise _refused(uri, text) from error
-        raise HypervisorUnreachable(uri, text) from error
+        raise refusal(uri, error) or HypervisorUnreachable(uri, text_of(error)) from error
 
 
 class Connection:
@@ -99,12 +87,12 @@ class Connection:
         return not self._conn.isAlive() and not call.ended_within(1.0)
 
     def _translated(self, error: libvirt.libvirtError) -> MemoryDumpsError:
-        code, text = error.get_error_code(), error.get_error_message() or str(error)
-        if code in _REFUSALS:
-            return _refused(self.uri, text)
+        text = text_of(error)
+        if (refused := refusal(self.uri, error)) is not None:
+            return refused
         if not self._conn.isAlive():
             return HypervisorNotResponding(self.uri) if "keepalive" in text else HypervisorUnreachable(self.uri, text)
-        if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_TIMEOUT:
             return DomainBusy("The VM", text)
         return CaptureFailed(f"libvirt reported: {text}.")
 
@@ -137,39 +125,9 @@ class Connection:
         return known[find_domain(wanted, [domain for _, domain in known.values()]).uuid]
 
     def _domain(self, raw: libvirt.virDomain) -> Domain:
-        state, memory_kib, _, vcpus, _ = raw.info()
-        metadata_xml = None
-        with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
-            metadata_xml = raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE)
-        return domain_of(
-            uuid=raw.UUIDString(),
-            name=raw.name(),
-            number=raw.ID(),
-            state=state,
-            memory_kib=memory_kib,
-            vcpus=vcpus,
-            metadata_xml=metadata_xml,
-            hypervisor=self._conn.getHostname(),
-        )
-
-
-def _refused(uri: str, text: str) -> HypervisorRefused:
-    return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
+        return described(raw, self._conn.getHostname())
 
 
 def _dotted(number: int) -> str:
     """libvirt's way to write a version: major × 1,000,000 + minor × 1,000 + release."""
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
-
-
-@functools.cache
-def _start_events() -> None:
-    """Once a process: libvirt's own event loop on a thread, which events and keepalive need; and no words on stderr."""
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    libvirt.virEventRegisterDefaultImpl()
-    threading.Thread(target=_turn, name="libvirt-events", daemon=True).start()
-
-
-def _turn() -> None:
-    while True:
-        libvirt.virEventRunDefaultImpl()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from app.capture.registers import registers
 from app.capture.vmcoreinfo import guest_note
 
 _BLANK = bytes(1 << 20)
+_NOTE_BYTES = 64 << 10  # Linux gives the note's text a page of 4 KiB (VMCOREINFO_BYTES)
 
 
 class Pages(Protocol):
@@ -105,12 +106,10 @@ class CoreImage:
             self._memory.copy(part - 1, offset, into)
 
 
-def _candidates(pages: Pages) -> list[bytes]:
-    """Every VMCOREINFO note that may be the kernel's: from its page on, 1 MiB at most."""
-    found = []
+def _candidates(pages: Pages) -> Iterator[bytes]:
+    """Every VMCOREINFO note that may be the kernel's, read when its turn comes: the guest says how many there are."""
     for block, number in pages.vmcoreinfo():
         offset = number << 12
-        into = bytearray(min(len(_BLANK), pages.block_list[block].size_bytes - offset))
+        into = bytearray(min(_NOTE_BYTES, pages.block_list[block].size_bytes - offset))
         pages.read(block, offset, memoryview(into))
-        found.append(bytes(into))
-    return found
+        yield bytes(into)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
@@ -15,24 +14,15 @@ from app.capture.connection import Connection
 from app.capture.hostmemory import available_here, available_there, reading_allocates
 from app.capture.patience import Call
 from app.capture.sshhost import elsewhere, ssh_host
-from app.downtime import Downtime, promise, take_over
-from app.errors import CaptureFailed, DomainBusy, DumpDirUnusable, HostMemoryShort, MemoryDumpsError, VmNotRunning
-from app.fifo import Rendezvous
+from app.errors import CaptureFailed, DomainBusy, HostMemoryShort, MemoryDumpsError, VmNotRunning
 from app.model import Domain, DomainState, domain_state
+from app.virt import LEFT_BY_A_DUMP
 
-_RESTORE_SEC = 35.0  # libvirt waits 30 s for the domain's job lock
 _RESUME_FOR_SEC, _JOB_ENDS_SEC, _AGAIN_SEC = 60.0, 3.0, 0.2
 _LOOK_SEC = 8.0
 """How long libvirt may take to say how the guest is: less than the service grants a capture process beyond its time."""
 
 _RUNNING = (DomainState.RUNNING, DomainState.BLOCKED, DomainState.NOSTATE)
-# Why a guest that ran before a dump may stand still after it: not known, the dump itself, an API that failed to resume.
-_OURS = {
-    libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
-    libvirt.VIR_DOMAIN_PAUSED_DUMP,
-    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,  # a libvirtd that was started anew takes a live dump's end for a migration's
-    getattr(libvirt, "VIR_DOMAIN_PAUSED_API_ERROR", 14),
-}
 
 
 def look_up(connection: Connection, wanted: str) -> Guest:
@@ -92,7 +82,7 @@ class Guest:
         while True:
             self.connection.patience.restart(_LOOK_SEC)
             state, reason = self.state()
-            if state is not DomainState.PAUSED or reason not in _OURS:
+            if state is not DomainState.PAUSED or reason not in LEFT_BY_A_DUMP:
                 return False
             if self.connection.qemu and self.connection.call(functools.partial(_has_job, self.raw)):
                 if time.monotonic() > begun + _JOB_ENDS_SEC:
@@ -108,17 +98,20 @@ class Guest:
                     return True
             time.sleep(_AGAIN_SEC)
 
-    def check_host_memory(self, xml: str) -> None:
-        """Raises ``HostMemoryShort`` if reading the guest's shared memory could drive its host out of memory.
+    def check_host_memory(self, xml: str) -> int:
+        """Bytes that reading the guest's shared memory will allocate on its host, by what is there of it already.
+
+        Raises ``HostMemoryShort`` if that could drive the host out of memory.
 
         Each capture looks for itself: several that begin at once may count on the same memory.
         """
         if not reading_allocates(xml):
-            return
+            return 0
         resident_kib, available_bytes = self.connection.call(lambda: (self.raw.memoryStats().get("rss", 0), self._host_has_bytes()))
-        missing_bytes = self.domain.memory_bytes - resident_kib * 1024
+        missing_bytes = max(0, self.domain.memory_bytes - resident_kib * 1024)
         if missing_bytes > available_bytes:
             raise HostMemoryShort(self.domain.name, missing_bytes, available_bytes)
+        return int(missing_bytes)
 
     def _host_has_bytes(self) -> int:
         """What the guest's host has available: by its own kernel if that is this host, else as well as libvirt knows."""
@@ -150,41 +143,7 @@ class Guest:
     def suspended(self) -> bool:
         """Whether it stands still at this moment, and not because of a dump."""
         state, reason = self.state()
-        return state is DomainState.PAUSED and reason not in _OURS
-
-    @contextmanager
-    def downtime(self, where: Rendezvous, capture_id: str) -> Iterator[Callable[[int], None]]:
-        """What lets the final stop of a migration take at most so many milliseconds; afterwards it is what it was before.
-
-        Raises ``DumpDirUnusable`` if the promise cannot be written down, ``DomainBusy`` if the guest is being migrated in
-        earnest since it was looked up: that is not to be hastened, or kept from its end.
-        """
-        self.refuse_busy()
-        uuid, number = self.domain.uuid, self.domain.id
-        owed = self.connection.call(lambda: take_over(where, uuid, number))  # the value of now may be a dead capture's
-        try:
-            if owed is None:
-                now_ms = int(self.connection.call(lambda: self.raw.migrateGetMaxDowntime(0)))
-                owed = promise(where, capture_id, Downtime(uuid, number, now_ms))
-        except OSError as error:
-            text = f"Nothing can be written to {where.directory}: {error.strerror}. The guest was not touched."
-            raise DumpDirUnusable(text) from error
-
-        def set_ms(downtime_ms: int) -> None:
-            self.connection.call(lambda: self.raw.migrateSetMaxDowntime(downtime_ms, 0))
-
-        try:
-            yield set_ms
-        finally:
-            # The capture's own patience may be over; the domain is to be as it was all the same.
-            restoring = Call(lambda: self.raw.migrateSetMaxDowntime(owed.before.downtime_ms, 0))
-            restored = self.connection.ended_within(restoring, _RESTORE_SEC) and (
-                restoring.future.exception() is None or self.gone()
-            )
-            if restored:
-                owed.kept()
-            else:
-                owed.broken()
+        return state is DomainState.PAUSED and reason not in LEFT_BY_A_DUMP
 
     def abort(self) -> Call[None]:
         """Abort the running live dump: the guest runs on. That nothing is left to abort is no error.

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.capture.budget import Budget
 from app.capture.chipset import chipset_of
 from app.capture.coreimage import CoreImage
 from app.capture.elfcore import read_header
@@ -30,13 +31,21 @@ from app.capture.ranges import Range
 from app.capture.report import Report
 from app.capture.source import Stream, dump
 from app.capture.spool import Spool, open_spool
-from app.errors import CaptureFailed, HypervisorError, HypervisorNotResponding, LayoutUnknown, LiveNotConverging, LiveNotPossible
+from app.errors import (
+    CaptureFailed,
+    HypervisorError,
+    HypervisorNotResponding,
+    LayoutUnknown,
+    LiveNotConverging,
+    LiveNotPossible,
+    StreamMalformed,
+)
 from app.fifo import Rendezvous
 from app.model import Phase
 
 FIRST_DOWNTIME_MS = 20
 PROBE_STOP_MS = 50
-"""What the stop for QEMU's own headers counts as beforehand: 17 to 31 ms were seen, and more on a busy host."""
+"""What the stop for QEMU's own headers counts as beforehand: 17 to 31 ms were seen, and up to 210 on a busy host."""
 
 ABORT_SEC = 15.0
 """How long libvirt and QEMU may take to heed an abort."""
@@ -56,9 +65,12 @@ class Limits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LivePlan:
     """What a live capture needs to know. ``max_pause_ms`` is for the final stop, ``max_stops_ms`` for that and the one that
-    asking QEMU for its headers takes. ``spool_memory_bytes`` None: a quarter of what is available."""
+    asking QEMU for its headers takes. ``spool_memory_bytes`` None: a quarter of what is available. ``allocated_bytes``: what
+    reading the guest takes of that.
+    """
 
     guest: Guest
+    budget: Budget
     xml: str
     where: Rendezvous
     capture_id: str
@@ -66,6 +78,7 @@ class LivePlan:
     max_pause_ms: int
     max_stops_ms: int
     spool_memory_bytes: int | None
+    allocated_bytes: int = 0
 
     def tries(self) -> tuple[tuple[int, Limits], ...]:
         """Each try's downtime in milliseconds, and its limits."""
@@ -105,7 +118,8 @@ def live_image(plan: LivePlan, meter: PauseMeter, report: Report, after: After) 
     """
     refuse_passthrough(plan.guest.domain.name, plan.xml)
     refuse_other_modules(plan.guest.domain.name, plan.xml)
-    with open_spool(plan.guest.domain.memory_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes) as spool:
+    size_bytes, beside_bytes = plan.guest.domain.memory_bytes, plan.allocated_bytes
+    with open_spool(size_bytes, plan.dump_dir, plan.where, plan.spool_memory_bytes, beside_bytes=beside_bytes) as spool:
         machine, captured_at = _tried(plan, spool, meter, report)
         image, xml = _laid_out(plan, machine, spool, meter, report, after)
         yield LiveImage(image, xml, captured_at)
@@ -114,14 +128,16 @@ def live_image(plan: LivePlan, meter: PauseMeter, report: Report, after: After) 
 def _tried(plan: LivePlan, spool: Spool, meter: PauseMeter, report: Report) -> tuple[Machine, float | None]:
     """Try until one try succeeds: what QEMU said of the machine, and the instant that it and the spool show."""
     why = ""
-    with plan.guest.downtime(plan.where, plan.capture_id) as set_downtime_ms:
+    try:
         for downtime_ms, limits in plan.tries():
-            set_downtime_ms(downtime_ms)
+            plan.budget.set_ms(downtime_ms)
             try:
                 return _migrate(plan, limits, spool, meter, report)
             except GivenUp as error:
                 why = str(error)
                 spool.clear()
+    finally:
+        plan.budget.put_back()
     raise LiveNotConverging(plan.guest.domain.name, plan.max_pause_ms, why)
 
 
@@ -137,9 +153,21 @@ def _migrate(plan: LivePlan, limits: Limits, spool: Spool, meter: PauseMeter, re
         report.phase(Phase.CAPTURING, plan.guest.domain.name)
         watch = Watch(plan.guest, migration, limits)
         receive(stream, migration, watch, lambda: _tell(migration, stream, report))
-        machine, captured_at = migration.finish(), meter.instant()
+        machine, captured_at = migration.finish(), instant(plan.guest, meter, report)
     check_it_ran(plan.guest, meter, report)
     return machine, captured_at
+
+
+def instant(guest: Guest, meter: PauseMeter, report: Report) -> float | None:
+    """When QEMU stopped the guest for the last time (epoch seconds). None, with a warning, if it was not heard."""
+    found = meter.instant()
+    if found is None:
+        report.warn(
+            "instant-unknown",
+            f"QEMU was not heard to stop {guest.domain.name}: captured_at is when the capture began, and how long the guest stood "
+            "still is not known.",
+        )
+    return found
 
 
 def check_it_ran(guest: Guest, meter: PauseMeter, report: Report) -> None:
@@ -183,6 +211,11 @@ class Watch:
         self._aborting: Call[None] | None = None
         self._ends_by = math.inf
 
+    @property
+    def uri(self) -> str:
+        """The connection that an abort goes to."""
+        return self._guest.connection.uri
+
     def look(self) -> None:
         """After every read. Raises as ``check_abort``."""
         if self._first_pass_ended_at is None and self._migration.iteration > 1:
@@ -196,12 +229,11 @@ class Watch:
     def check_abort(self) -> None:
         """Raises ``HypervisorNotResponding`` if an abort has come to nothing."""
         if self._clock() > self._ends_by:
-            raise HypervisorNotResponding(self._guest.connection.uri)
+            raise HypervisorNotResponding(self.uri)
 
-    def settle(self) -> None:
-        """Wait for the abort's own end, for one that comes late would hit the next try. Raises as ``check_abort``."""
-        if self._aborting is not None and not self._aborting.ended_within(ABORT_SEC):
-            raise HypervisorNotResponding(self._guest.connection.uri)
+    def settled(self) -> bool:
+        """Wait for the abort's own end, for one that comes late would hit the next try, or somebody else's job. Whether it came."""
+        return self._aborting is None or self._aborting.ended_within(ABORT_SEC)
 
     def _too_much(self) -> str:
         migration, limits, since = self._migration, self._limits, self._first_pass_ended_at
@@ -236,8 +268,10 @@ def receive(stream: Stream, migration: Migration, watch: Watch, tell: Callable[[
     except CaptureFailed as error:
         if not watch.why:
             raise
-        watch.settle()
+        if not watch.settled():
+            raise HypervisorNotResponding(watch.uri) from error
         raise GivenUp(watch.why) from error
+    watch.settled()
 
 
 def _tell(migration: Migration, stream: Stream, report: Report) -> None:
@@ -274,7 +308,7 @@ def _laid_out_by_qemu(
     refuse_other_modules(plan.guest.domain.name, xml)
     known = KnownHeader(plan.where, plan.guest)
     if (head := known.get()) is not None:
-        with contextlib.suppress(LayoutUnknown):  # something was moved since: it is asked for again
+        with contextlib.suppress(LayoutUnknown, StreamMalformed):  # something was moved since: it is asked for again
             return CoreImage(spool, layout_from_header(read_header(head), machine, spool.block_list, xml), machine), xml
     allow_probe(why, sum(meter.stops().each_ms), plan.max_stops_ms)
     report.warn(why.code, f"{why} QEMU was asked where the memory lies, which stopped the guest once more.")

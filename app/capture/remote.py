@@ -127,13 +127,14 @@ class RemoteFifo:
                 _pipe(self._ssh.stdin).close()
 
     def trouble(self) -> str | None:
-        """ssh's last words, if it did not end well. That the script was broken off is no trouble if we told it to end."""
+        """ssh's last words, if it did not end well. That the script's ``cat`` was killed is no trouble if we told it to end: its
+        status is then that of the signal. 1 says that somebody told the script itself to end."""
         hung_up = self._hung_up.is_set()
         try:
             code = self._ssh.wait(_ENDS_SEC if hung_up else _SOON_SEC)
         except subprocess.TimeoutExpired:
             return None
-        if code == 0 or (hung_up and 0 < code < _NOT_CONNECTED):
+        if code == 0 or (hung_up and 1 < code < _NOT_CONNECTED):
             return None
         return self._complaint() or f"it ended with {code}"
 

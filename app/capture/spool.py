@@ -38,19 +38,25 @@ MUCH_PAGES = 128
 _HUGE_PAGES = HUGE_BYTES // PAGE_BYTES
 _IOV_MOST = 512
 _NOTE_NAME = b"VMCOREINFO\0"
+MOST_NOTES = 1024
+"""So many pages that begin like a VMCOREINFO note are remembered. Linux makes one; a guest that makes thousands hides its own from
+the dump, and cannot make a capture take memory without end."""
+
 _NOTE_NAME_AT = 12
 _NOTE_START = int.from_bytes(_NOTE_NAME[:8], "little")
 _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}
 
 
-def open_spool(size_bytes: int, dump_dir: Path, where: Rendezvous, spool_memory_bytes: int | None = None) -> Spool:
+def open_spool(
+    size_bytes: int, dump_dir: Path, where: Rendezvous, spool_memory_bytes: int | None = None, *, beside_bytes: int = 0
+) -> Spool:
     """A spool for a guest with ``size_bytes`` of memory; all captures of one rendezvous share ``spool_memory_bytes``.
 
-    ``spool_memory_bytes`` None: a quarter of what is available.
+    ``spool_memory_bytes`` None: a quarter of what is available. ``beside_bytes``: what reading the guest will allocate as well.
 
     Raises ``NoSpace`` if neither memory nor disk has room, ``DumpDirUnusable`` if the disk cannot be used.
     """
-    return Spool(size_bytes + SLACK_BYTES, dump_dir, Allowance(where.directory, spool_memory_bytes))
+    return Spool(size_bytes + SLACK_BYTES, dump_dir, Allowance(where.directory, spool_memory_bytes), beside_bytes=beside_bytes)
 
 
 class Spool:
@@ -59,7 +65,7 @@ class Spool:
     Blocks are named by their place in the stream's list. Not for several threads at once.
     """
 
-    def __init__(self, reserve_bytes: int, dump_dir: Path, allowance: Allowance) -> None:
+    def __init__(self, reserve_bytes: int, dump_dir: Path, allowance: Allowance, *, beside_bytes: int = 0) -> None:
         """Use ``open_spool``."""
         self._dump_dir = dump_dir
         self._allowance = allowance
@@ -71,7 +77,7 @@ class Spool:
         self._used_before = False
         self.block_list: tuple[Block, ...] = ()
         """The blocks, once the stream has listed them."""
-        if not allowance.take(reserve_bytes):
+        if not allowance.take(reserve_bytes, beside_bytes=beside_bytes):
             self._file = _File(dump_dir, reserve_bytes)
 
     @property
@@ -130,7 +136,8 @@ class Spool:
         self._written[block][numbers] = True
         names = np.ascontiguousarray(content[:, _NOTE_NAME_AT : _NOTE_NAME_AT + 8]).view("<u8")
         for at in np.flatnonzero(names == _NOTE_START):
-            self._notes.add((block, int(numbers[at])))
+            if len(self._notes) < MOST_NOTES:
+                self._notes.add((block, int(numbers[at])))
 
     def filled(self, block: int, numbers: NDArray[np.int64], fill: NDArray[np.uint8]) -> None:
         """Take pages of one repeated byte. A zero page that was never written stays untouched."""
@@ -203,7 +210,8 @@ class _Memory:
 
     def __init__(self, size_bytes: int) -> None:
         self._map = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._map.madvise(mmap.MADV_NOHUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            self._map.madvise(mmap.MADV_NOHUGEPAGE)
         self._map.madvise(mmap.MADV_DONTDUMP)
         self._pages = np.frombuffer(self._map, np.uint8).reshape(-1, PAGE_BYTES)
         self._first = self._pages.ctypes.data % HUGE_BYTES // PAGE_BYTES  # where in a huge page the memory begins
@@ -220,7 +228,7 @@ class _Memory:
         for number in chosen.tolist():
             start = (number * _HUGE_PAGES - self._first) * PAGE_BYTES
             if start >= 0:
-                with contextlib.suppress(OSError):  # a kernel without them
+                with contextlib.suppress(OSError):  # the same
                     self._map.madvise(mmap.MADV_HUGEPAGE, start, min(HUGE_BYTES, len(self._map) - start))
 
     def put(self, numbers: NDArray[np.int64], content: NDArray[np.uint8]) -> None:

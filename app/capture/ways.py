@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from app.capture.aftercare import looked_after, see_it_run_on
+from app.capture.budget import budget
 from app.capture.elfcore import CoreHeader, read_header
 from app.capture.guest import Guest
 from app.capture.order import Order
@@ -16,7 +17,15 @@ from app.capture.report import Report
 from app.capture.seal import Seal
 from app.capture.source import Stream, dump
 from app.capture.sshhost import ssh_host
-from app.errors import CaptureError, LiveNotConverging, LiveNotPossible, StreamMalformed, StreamTruncated, WouldPauseTooLong
+from app.errors import (
+    RUNS_ON,
+    CaptureError,
+    LiveNotConverging,
+    LiveNotPossible,
+    StreamMalformed,
+    StreamTruncated,
+    WouldPauseTooLong,
+)
 from app.fifo import Rendezvous
 from app.model import Phase, Way
 
@@ -60,7 +69,7 @@ def take(under_way: UnderWay) -> Taken:
     guest, report, mode = under_way.guest, under_way.report, under_way.order.mode
     if not guest.connection.qemu:
         return _paused(under_way, "plain")
-    guest.check_host_memory(under_way.xml)
+    allocated_bytes = guest.check_host_memory(under_way.xml)
     if mode == "paused":
         if guest.ran and under_way.order.max_pause_ms is not None:
             _allow_pause(under_way, under_way.order.max_pause_ms)
@@ -69,7 +78,7 @@ def take(under_way: UnderWay) -> Taken:
         report.warn("captured-suspended", f"{guest.domain.name} is suspended: captured the paused way, which costs it nothing.")
         return _paused(under_way, "paused")
     try:
-        return _live(under_way)
+        return _live(under_way, allocated_bytes)
     except (LiveNotPossible, LiveNotConverging, StreamMalformed) as error:
         if guest.runs():
             if mode == "live":
@@ -93,26 +102,32 @@ def _allow_pause(under_way: UnderWay, allowed_ms: int, cause: CaptureError | Non
         raise WouldPauseTooLong(domain.name, predicted_ms, allowed_ms, limit, cause) from cause
 
 
-def _live(under_way: UnderWay) -> Taken:
+def _live(under_way: UnderWay, allocated_bytes: int) -> Taken:
     from app.capture.live import After, LivePlan, live_image  # NumPy: the paused way neither needs it nor waits for it
 
     order, guest, report = under_way.order, under_way.guest, under_way.report
     report.way("live")
-    plan = LivePlan(
-        guest=guest,
-        xml=under_way.xml,
-        where=under_way.where,
-        capture_id=under_way.dump_id,
-        dump_dir=order.dump_dir,
-        max_pause_ms=order.final_stop_ms,
-        # Where the paused way would be taken instead, a second short stop may take as long as that way.
-        max_stops_ms=max(order.final_stop_ms, order.paused_way_ms) if order.mode == "auto" else order.final_stop_ms,
-        spool_memory_bytes=order.spool_memory_bytes,
-    )
     after = After(looks=lambda: _seen(under_way), captured=lambda: _captured(under_way))
-    with looked_after(guest, report), live_image(plan, under_way.meter, report, after) as live:
-        stops = under_way.meter.stops()  # that for QEMU's headers, too
-        _send(live.image, under_way)
+    with (
+        budget(guest, under_way.where, under_way.dump_id, lambda: report.guest in (RUNS_ON, "")) as allowed,
+        looked_after(guest, report),
+    ):
+        plan = LivePlan(
+            guest=guest,
+            budget=allowed,
+            xml=under_way.xml,
+            where=under_way.where,
+            capture_id=under_way.dump_id,
+            dump_dir=order.dump_dir,
+            max_pause_ms=order.final_stop_ms,
+            # Where the paused way would be taken instead, a second short stop may take as long as that way.
+            max_stops_ms=max(order.final_stop_ms, order.paused_way_ms) if order.mode == "auto" else order.final_stop_ms,
+            spool_memory_bytes=order.spool_memory_bytes,
+            allocated_bytes=allocated_bytes,
+        )
+        with live_image(plan, under_way.meter, report, after) as live:
+            stops = under_way.meter.stops()  # that for QEMU's headers, too
+            _send(live.image, under_way)
     return Taken(way="live", xml=live.xml, at=live.captured_at, stops=stops)
 
 

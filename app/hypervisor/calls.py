@@ -19,8 +19,9 @@ from typing import TypeVar
 import libvirt
 
 from app.downtime import Downtime
-from app.errors import HypervisorNotResponding, HypervisorRefused, HypervisorUnreachable, MemoryDumpsError
-from app.model import OPENNEBULA_NAMESPACE, Domain, domain_of
+from app.errors import HypervisorNotResponding, HypervisorUnreachable, MemoryDumpsError
+from app.model import Domain
+from app.virt import LEFT_BY_A_DUMP, described, refusal, start_events, text_of
 
 T = TypeVar("T")
 
@@ -34,14 +35,6 @@ _EVENTS = (
     libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
 )
 """After any of these a domain may look different from what is known."""
-
-
-_LEFT_BY_A_DUMP = (
-    libvirt.VIR_DOMAIN_PAUSED_DUMP,
-    libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
-    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,  # a libvirtd that was started anew takes the live dump's end for a migration's
-    getattr(libvirt, "VIR_DOMAIN_PAUSED_API_ERROR", 14),  # libvirt 9.2
-)
 
 # virDomainJobOperation, by number: what the words of `virsh domjobinfo` are.
 _OPERATIONS = {
@@ -69,19 +62,11 @@ class Standing:
 
 @functools.cache
 def libvirts_loop() -> asyncio.AbstractEventLoop:
-    """The loop of libvirt's thread, started at the first use, after libvirt's events. The threads are daemons: a call that
-    hangs in libvirt must not keep the process."""
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)  # its words reach us as exceptions
-    libvirt.virEventRegisterDefaultImpl()
-    threading.Thread(target=_turn, name="libvirt-events", daemon=True).start()
+    """The loop of libvirt's thread, started at the first use, after libvirt's events. The thread is a daemon, as theirs is."""
+    start_events()
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="libvirt", daemon=True).start()
     return loop
-
-
-def _turn() -> None:
-    while True:
-        libvirt.virEventRunDefaultImpl()
 
 
 def on_libvirts_thread(function: Callable[[], T]) -> asyncio.Future[T]:
@@ -119,7 +104,7 @@ def inventory(connection: libvirt.virConnect) -> tuple[str, list[Domain]]:
     found = []
     for raw in connection.listAllDomains():
         with contextlib.suppress(libvirt.libvirtError):  # it went away meanwhile; its event comes
-            found.append(domain(raw, name))
+            found.append(described(raw, name))
     return name, found
 
 
@@ -128,29 +113,12 @@ def look(connection: libvirt.virConnect, uuids: Sequence[str], hypervisor: str) 
     seen: dict[str, Domain | None] = {}
     for uuid in uuids:
         try:
-            seen[uuid] = domain(connection.lookupByUUIDString(uuid), hypervisor)
+            seen[uuid] = described(connection.lookupByUUIDString(uuid), hypervisor)
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
             seen[uuid] = None
     return seen
-
-
-def domain(raw: libvirt.virDomain, hypervisor: str) -> Domain:
-    state, memory_kib, _, vcpus, _ = raw.info()
-    metadata_xml = None
-    with contextlib.suppress(libvirt.libvirtError):  # most domains have no such element
-        metadata_xml = raw.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, OPENNEBULA_NAMESPACE)
-    return domain_of(
-        uuid=raw.UUIDString(),
-        name=raw.name(),
-        number=raw.ID(),
-        state=state,
-        memory_kib=memory_kib,
-        vcpus=vcpus,
-        metadata_xml=metadata_xml,
-        hypervisor=hypervisor,
-    )
 
 
 def foreign_job(connection: libvirt.virConnect, uuid: str) -> str | None:
@@ -196,7 +164,7 @@ def resume_left(connection: libvirt.virConnect, uuid: str, dumped: str) -> str |
 
 def _is_left(raw: libvirt.virDomain, dumped: str) -> bool:
     state, reason = raw.state()
-    reasons = _LEFT_BY_A_DUMP if raw.UUIDString() == dumped else (libvirt.VIR_DOMAIN_PAUSED_DUMP,)
+    reasons = LEFT_BY_A_DUMP if raw.UUIDString() == dumped else (libvirt.VIR_DOMAIN_PAUSED_DUMP,)
     return state == libvirt.VIR_DOMAIN_PAUSED and reason in reasons
 
 
@@ -223,10 +191,7 @@ def set_downtime(connection: libvirt.virConnect, wanted: Downtime) -> bool:
 
 
 def translated(uri: str, error: libvirt.libvirtError) -> MemoryDumpsError:
-    text = error.get_error_message() or str(error)
-    code = error.get_error_code()
-    if code in (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_UNAVAILABLE):
-        return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
-    if code in (libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED):
-        return HypervisorRefused(f"libvirt at {uri} refused: {text}. Check this user's rights in libvirt.")
+    if (refused := refusal(uri, error)) is not None:
+        return refused
+    text = text_of(error)
     return HypervisorNotResponding(uri) if "keepalive" in text else HypervisorUnreachable(uri, text)

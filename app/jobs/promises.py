@@ -31,11 +31,12 @@ async def keep_all_promises(settings: Settings, watch: Watch, *, every_sec: floa
     while True:
         await asyncio.sleep(every_sec)
         try:
-            if await drop_dead_fifos(settings, watch.journal):
-                await finish_seals(settings, watch.journal)
+            died = await drop_dead_fifos(settings, watch.journal)
             if watch.hypervisor.status.state is Link.CONNECTED:
-                await keep_promises(settings, watch)
+                died |= await keep_promises(settings, watch)
                 await watch.pay()
+            if died:
+                await finish_seals(settings, watch.journal)
         except (HypervisorError, StateError, OSError) as error:
             log.error("guest_not_looked_after", message=str(error))
 
@@ -59,20 +60,23 @@ async def finish_seals(settings: Settings, journal: Journal) -> tuple[tuple[Path
     return left.kept
 
 
-async def keep_promises(settings: Settings, watch: Watch) -> None:
-    """Put back what can be put back now; the notes of the rest stay for the next time libvirt answers.
+async def keep_promises(settings: Settings, watch: Watch) -> bool:
+    """Put back what can be put back now; the notes of the rest stay for the next time libvirt answers. Whether there were any.
 
-    A note says that its guest ran when it was written. Raises ``StateError``.
+    A note says that its guest ran when it was written, and that nobody has seen since that it goes on: that falls due
+    (``Watch.pay``). Raises ``StateError``.
     """
     where = rendezvous(settings.libvirt_uri, settings.dump_dir)
     owed = await asyncio.to_thread(broken_promises, where)
+    found = bool(owed)
     try:
         while owed:
             before, kept = owed[0].before, False
             try:
                 if await watch.hypervisor.idle(before.uuid):  # or the call would wait for whoever works on it
                     if await watch.hypervisor.set_downtime(before):
-                        await watch.resume(before.uuid)
+                        await watch.alarms.debts.owe(before.uuid)
+                        watch.alarms.debts.fall_due(before.uuid)
                         log.info("downtime_put_back", uuid=before.uuid, downtime_ms=before.downtime_ms)
                     kept = True
             except HypervisorError as error:
@@ -84,3 +88,4 @@ async def keep_promises(settings: Settings, watch: Watch) -> None:
     finally:
         for rest in owed:
             rest.broken()
+    return found

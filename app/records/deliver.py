@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.errors import HistoryError, HistoryFailed, HistoryTypeConflict
+from app.errors import HistoryError, HistoryFailed, HistoryTooWide, HistoryTypeConflict
 from app.model import DumpRecord
 from app.records.outbox import Entry, Outbox
 from app.records.point import Point, point_of
-from app.records.pull import Reader, clusters, records_of, rows_between
+from app.records.pull import AT_ONCE, Reader, clusters, records_of, rows_between
 
 LONGEST_SEC = 20.0
 """How long a command waits for the next record to be delivered."""
@@ -42,6 +42,12 @@ async def deliver_batch(history: Client, outbox: Outbox, only: Sequence[str] | N
         return None
     try:
         lacking = await _lacking(history, entries)
+    except (HistoryFailed, HistoryTooWide):  # only of some time: what nobody has to ask for goes before
+        lacking = [entry for entry in entries if not entry.unsure]
+        await outbox.release([entry for entry in entries if entry.unsure], failed=True)
+        entries = tuple(lacking)
+        if not lacking:
+            raise
     except HistoryError:
         await outbox.release(entries, unsent=True)
         raise
@@ -92,9 +98,11 @@ async def lacking_in(history: Reader, records: Sequence[DumpRecord]) -> list[Dum
     moments: set[tuple[str, str, str]] = set()
     for since_ns, until_ns in clusters(records):
         async for rows in rows_between(history, since_ns, until_ns):
-            for found in records_of(rows):
-                there.add(found.dump_id)
-                moments.add((found.timestamp, found.dom, found.vmid))
+            for place in range(0, len(rows), AT_ONCE):
+                for found in records_of(rows[place : place + AT_ONCE]):
+                    there.add(found.dump_id)
+                    moments.add((found.timestamp, found.dom, found.vmid))
+                await asyncio.sleep(0)
     return [one for one in records if one.dump_id not in there and (one.timestamp, one.dom, one.vmid) not in moments]
 
 

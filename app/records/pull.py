@@ -11,14 +11,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
+import structlog
+
 from app.errors import HistoryTooWide
-from app.model import DumpRecord, Manifest, from_rfc3339
+from app.model import DumpRecord, Manifest, from_rfc3339, rfc3339
 from app.records.columns import NoRecord
 from app.records.point import record_of
 from app.state import State
+
+log = structlog.get_logger()
 
 SCHEMA = """
 -- How far the first pull of a history came: it has read all from ``upper_ns`` up to ``top_ns``.
@@ -42,6 +46,12 @@ AHEAD_NS = 24 * 3600 * SEC_NS
 _FIRST_NS = 3600 * SEC_NS
 _SHORTEST_NS = 1000
 _WIDEST_NS = 1 << 62
+ILL_NS = SEC_NS
+"""So much is passed over at once where the history answers, but for what is asked of that stretch of time."""
+
+AT_ONCE = 100
+"""Records that are read or committed at once: a few milliseconds, so that neither event loop nor a dump's own commit waits long."""
+
 
 Row = dict[str, object]
 Rows = Sequence[Row]
@@ -92,11 +102,12 @@ class Sweep:
         ceiling = min(_WIDEST_NS, self.ceiling_ns * 2) if rows == 0 else self.ceiling_ns
         return self._at(since, min(self.width_ns * growth, ceiling), ceiling)
 
-    def narrower(self) -> Sweep:
-        """The same, when the window touched more files than one query may. One that cannot be narrower is passed over."""
+    def narrower(self, shortest_ns: int = _SHORTEST_NS) -> Sweep:
+        """The same, when the window was too much for one query. One that cannot be narrower is passed over."""
         since, until = self.window()
         half = (until - since) // 2
-        if half < _SHORTEST_NS:
+        if half < shortest_ns:
+            log.warning("history_window_passed_over", since=_said(since), until=_said(until))
             return self._at(since, self.width_ns, self.ceiling_ns)
         return replace(self, width_ns=half, ceiling_ns=half)
 
@@ -104,6 +115,10 @@ class Sweep:
         if self.read_ns is not None and upper_ns <= self.read_ns[1]:
             return Sweep(self.read_ns[0], width_ns, ceiling_ns)
         return Sweep(upper_ns, width_ns, ceiling_ns, self.read_ns)
+
+
+def _said(at_ns: int) -> str:
+    return rfc3339(datetime.fromtimestamp(at_ns // 1000 / 1e6, UTC))
 
 
 async def rows_between(reader: Reader, since_ns: int, until_ns: int) -> AsyncIterator[Rows]:
@@ -147,7 +162,7 @@ def time_ns_of(record: DumpRecord) -> int:
     return int(datetime.timestamp(moment.replace(microsecond=0))) * SEC_NS + moment.microsecond * 1000
 
 
-def clusters(records: Iterable[DumpRecord], apart_ns: int = AHEAD_NS) -> list[tuple[int, int]]:
+def clusters(records: Iterable[DumpRecord], apart_ns: int = RECENT_NS) -> list[tuple[int, int]]:
     """Stretches of time that together have every one of ``records``, and no gap longer than ``apart_ns``."""
     found: list[tuple[int, int]] = []
     for at_ns in sorted(map(time_ns_of, records)):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from app.errors import HistoryTooWide
+import structlog
+
+from app.errors import HistoryError, HistoryTooWide
 from app.model import Manifest
 from app.records.passed_over import PassedOver
 from app.records.pull import (
     AHEAD_NS,
+    AT_ONCE,
+    ILL_NS,
     PAGE,
     RECENT_NS,
     FirstPull,
@@ -23,11 +27,10 @@ from app.records.pull import (
 )
 from app.state import State
 
+log = structlog.get_logger()
+
 TakeIn = Callable[[Sequence[Manifest], bool], Awaitable[int]]
 """Keep these records; the second argument says that they are of the past, which nobody needs to be told one by one."""
-
-AT_ONCE = 100
-"""Records that are committed at once: a few milliseconds, so that a dump's own commit never waits long."""
 
 _SWEEP_SHARE = 100
 _SOONEST_SEC = 10.0
@@ -100,6 +103,11 @@ class Puller:
         except HistoryTooWide:
             self._sweep = sweep.narrower()
             return
+        except HistoryError as error:
+            await self.recent()  # raises, if it is not that window's fault
+            log.warning("history_window_failed", code=error.code, message=str(error))
+            self._sweep = sweep.narrower(ILL_NS)
+            return
         found = await self._keep(list(reversed(rows)), quiet=True)  # newest first: what is on the page comes at once
         self._sweep = sweep.after(len(rows))
         await self._save(self._sweep, found)
@@ -117,7 +125,7 @@ class Puller:
         """Take in what the index does not know; how many that were."""
         kept = 0
         try:
-            for place in range(0, len(rows), AT_ONCE):  # and no more at once, for this keeps the event loop as well
+            for place in range(0, len(rows), AT_ONCE):
                 some = records_of(rows[place : place + AT_ONCE], self._passed_over.note)
                 new = await self._state.read(lambda connection, some=some: unknown_to(connection, some))  # type: ignore[misc]
                 if new:

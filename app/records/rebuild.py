@@ -14,11 +14,9 @@ from app.model import Manifest
 from app.records.deliver import Client, deliver_all, lacking_in
 from app.records.index import RecordIndex, from_json
 from app.records.outbox import Outbox, commit
-from app.records.pull import Reader
+from app.records.pull import AT_ONCE, Reader
 from app.records.search import Filters
 from app.state import State
-
-AT_ONCE = 100
 
 Also = Callable[[sqlite3.Connection, Manifest], object]
 

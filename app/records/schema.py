@@ -117,10 +117,13 @@ _decoder = msgspec.json.Decoder(Manifest)
 
 
 def add_to(connection: sqlite3.Connection, manifest: Manifest) -> bool:
-    """Keep the record of ``manifest`` within the transaction that is open. False, and nothing changes, if its ``dump_id`` is
-    known already."""
-    if connection.execute("SELECT 1 FROM records WHERE dump_id = ?", (manifest.dump_id,)).fetchone():
-        return False  # nothing is written, so nobody is told of news (ON CONFLICT DO NOTHING would use up a number)
+    """Keep the record of ``manifest`` within the transaction that is open. False if its ``dump_id`` is known already; then nothing
+    changes, but that a record which came without it gets the domain's XML: the shared history has none."""
+    known = connection.execute("SELECT number FROM records WHERE dump_id = ?", (manifest.dump_id,)).fetchone()
+    if known is not None:  # nobody is told of news (ON CONFLICT DO NOTHING would use up a number)
+        if manifest.domain_xml and not connection.execute("SELECT 1 FROM domain_xmls WHERE number = ?", known).fetchone():
+            connection.execute("INSERT INTO domain_xmls VALUES (?, ?)", (*known, manifest.domain_xml))
+        return False
     number = _insert(connection, manifest)
     reach = _reach(connection)
     if number - reach >= TRIGRAMS_AT_ONCE:

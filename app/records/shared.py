@@ -112,6 +112,8 @@ class SharedHistory:
         """Something may be in the outbox."""
         self._queued.set()
         self._news.set()
+        if isinstance(self._write_error, HistoryFailed):  # of what was tried, which need not hold up what is new
+            self._back.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -134,20 +136,18 @@ class SharedHistory:
                 self._write_error = None
                 await self._look()
                 await happens(self._queued, _LOOK_EVERY_SEC)
+                continue
             except (HistoryError, StateError) as error:
                 await self._could_not_deliver(error, delay_sec)
-                await happens(self._back, delay_sec)
-                delay_sec = min(delay_sec * 2, LONGEST_DELAY_SEC)
             except Exception as error:
                 log.exception("history_delivery_broke")
-                with contextlib.suppress(StateError):
-                    await self._outbox.give_back()
                 await self._could_not_deliver(_unexpected("Delivering to", error), delay_sec)
-                await happens(self._back, delay_sec)
-                delay_sec = min(delay_sec * 2, LONGEST_DELAY_SEC)
+            await happens(self._back, delay_sec)
+            delay_sec = min(delay_sec * 2, LONGEST_DELAY_SEC)
 
     async def _was_delivered(self, delivery: Delivery) -> None:
-        self._write_error = None
+        if not isinstance(self._write_error, HistoryFailed):  # that of a record, whose turn comes after the others
+            self._write_error = None
         log.info("records_delivered", count=len(delivery.delivered))
         self._news.set()
         await self._look()
@@ -159,6 +159,8 @@ class SharedHistory:
 
     async def _could_not_deliver(self, error: MemoryDumpsError, delay_sec: float) -> None:
         log.warning("records_not_delivered", code=error.code, message=str(error), again_in_sec=delay_sec)
+        with contextlib.suppress(StateError):
+            await self._outbox.give_back()
         if isinstance(error, HistoryError):
             self._write_error = error
             self._probe.set()

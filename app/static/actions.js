@@ -60,8 +60,9 @@ async function post(path, body, unanswered) {
   // Who asks for the same later means another dump.
   setTimeout(() => unanswered.get(sent) === key && unanswered.delete(sent), KEPT_MS);
   const response = await send(path, body, key);
-  unanswered.delete(sent);
   const answer = await response.json().catch(() => null);
+  // What a proxy says, or an answer that was cut off, does not tell whether the service took it: to try again is the same request.
+  if (answer !== null) unanswered.delete(sent);
   if (response.ok && answer !== null) return answer;
   throw new Refusal(response.status, refused(answer, JSON.parse(body)) || `The service answered with HTTP status ${response.status} and no explanation. Try again; its log may tell more.`, answer ?? {});
 }

@@ -23,7 +23,9 @@ export async function askJson(path, signal) {
 async function answered(path, signal) {
   const late = AbortSignal.timeout(LONGEST_MS);
   try {
-    return await fetch(path, { cache: "no-store", headers: { Accept: "application/json" }, signal: AbortSignal.any([signal, late]) });
+    const headers = { Accept: "application/json" };
+    if (navigator.userActivation?.isActive === false) headers["X-Unattended"] = "1"; // the page asks by itself, and keeps no session alive
+    return await fetch(path, { cache: "no-store", headers, signal: AbortSignal.any([signal, late]) });
   } catch (error) {
     signal.throwIfAborted();
     console.warn(path, error);

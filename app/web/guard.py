@@ -50,6 +50,9 @@ FORMS = frozenset(
 LISTENING = frozenset({("GET", "/api/memory-dumps/ws"), ("GET", "/api/memory-dumps/changes")})
 """What an open page does by itself: it keeps no session from its idle end."""
 
+UNATTENDED = "X-Unattended"
+"""A header with which a page says the same of any other request. Sent where it is not so it only shortens one's own session."""
+
 SESSION_COOKIE = "memory_dumps_session"
 _A_ROLE = {
     "viewer": "a viewer",
@@ -110,7 +113,7 @@ async def _who(request: web.Request, bearer: str | None, route: tuple[str, str])
     if bearer is None and request.app[keys.SETTINGS].auth == "proxy":
         return request.app[keys.PROXIES].who(request) if route not in PUBLIC else None
     session = request.cookies.get(SESSION_COOKIE) if bearer is None else None
-    return await request.app[keys.ACCESS].who(bearer, session, quiet=route in LISTENING)
+    return await request.app[keys.ACCESS].who(bearer, session, quiet=route in LISTENING or UNATTENDED in request.headers)
 
 
 def _break_off(request: web.Request) -> None:

@@ -26,6 +26,9 @@ TOO_SLOW = 4008
 LOGIN_ENDED = 4401
 SILENCE_SEC = 5.0
 """The longest: a page cannot see websocket's own pings, and would take a dead connection for a quiet one."""
+ASKED_ANEW_SEC = 300.0
+"""What a proxy said of somebody holds for so long: it has no way to say that it holds no more."""
+
 _HEARTBEAT_SEC = 20.0
 _CLOSE_SEC = 2.0
 _LONGEST_MESSAGE_BYTES = 4096  # a subscriber has nothing to say
@@ -79,14 +82,17 @@ async def _serve(request: web.Request, socket: web.WebSocketResponse, subscriber
     request[keys.STAY].on_end(login_ended.set)
     ending = asyncio.create_task(login_ended.wait(), name="login of a feed ends")
     tasks = (sending, hearing, losing, ending)
+    longest = ASKED_ANEW_SEC if request[keys.IDENTITY].via == "proxy" else None
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
     if login_ended.is_set():
         await _close(request, socket, LOGIN_ENDED, b"The login has ended.")
+    elif not done:
+        await _close(request, socket, TOO_SLOW, b"Connect again, so that the proxy says anew who asks.")
     elif subscriber.lost.is_set() or isinstance(results[0], SubscriberLost):
         log.warning("subscriber_too_slow", remote=request.remote)
         await _close(request, socket, TOO_SLOW, b"Too slow; connect again.")

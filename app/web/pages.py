@@ -80,15 +80,16 @@ async def login(request: web.Request) -> web.StreamResponse:
         form = await bodies.form_of(request)
     except RequestError as error:
         return login_form(request, message=str(error), status=400)
+    address = request.app[keys.PROXIES].address(request) or ""
     code, name, password, target = (form.get(field, "") for field in ("code", "name", "password", "next"))
     passwords = request.app[keys.SETTINGS].auth == "token"
     if not passwords:  # it would be a way around whoever says who is asking
         name = password = ""
     try:
         if name and password:
-            session = await _log_in(request, name.strip().lower(), password)
+            session = await request.app[keys.ACCESS].log_in(name.strip().lower(), password, address)
         elif code:
-            session = await request.app[keys.ACCESS].redeem(_code_of(code))
+            session = await request.app[keys.ACCESS].redeem(_code_of(code), address)
         else:
             return login_form(request, message=_NOTHING_GIVEN if passwords else _NO_PASSWORDS, target=target, status=400)
     except TooManyLogins as error:
@@ -105,11 +106,6 @@ def keep_session(request: web.Request, response: web.StreamResponse, session: st
     response.set_cookie(
         SESSION_COOKIE, session, max_age=SESSION_SEC, path="/", httponly=True, samesite="Strict", secure=is_https(request)
     )
-
-
-async def _log_in(request: web.Request, name: str, password: str) -> str | None:
-    address = request.app[keys.PROXIES].address(request)
-    return await request.app[keys.ACCESS].log_in(name, password, address or "")
 
 
 async def logout_page(request: web.Request) -> web.StreamResponse:

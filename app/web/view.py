@@ -63,7 +63,9 @@ class View:
         activity: Sequence[model.Activity],
     ) -> None:
         """Take in what the stores hold, each newest first, and hear what is published from now on. What was heard is newer."""
-        self._jobs = {job.job_id: Job.of(job) for job in reversed(jobs[:NEWEST_JOBS])} | self._jobs
+        ended = {job.job_id for job in [job for job in jobs if job.phase.final][:NEWEST_JOBS]}
+        kept = [job for job in jobs if job.job_id in ended or not job.phase.final]
+        self._jobs = {job.job_id: Job.of(job) for job in reversed(kept)} | self._jobs
         for record in records[:NEWEST_RECORDS]:
             self._fold_record(msgspec.json.decode(record, type=Record))
         heard = tuple(self._activity)

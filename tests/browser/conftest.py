@@ -25,7 +25,7 @@ from tests.lab import add_ready, running_lab
 from tests.nodes import SHUTOFF, Vm, node, numbered_uuid
 from tests.service import Service, running_service
 
-CHROMIUM = "/usr/bin/chromium-headless-shell"
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium-headless-shell")
 _TURNED_OFF = (
     # By Playwright. Chromium heeds the last such list alone, so they stand here as well.
     "AvoidUnnecessaryBeforeUnloadCheckSync",

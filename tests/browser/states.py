@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from playwright.async_api import Locator, expect
 
+from app.errors import DomainBusy, StateUnwritable, VmErrors
 from app.model import Link, Phase, Room
 from app.web.errors import REFERENCE
-from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, hypervisor, job, line, progress, record, vm
+from tests.browser.feed import GIB, NAMES, STRANGE_NAMES, Feed, ago, hypervisor, job, line, progress, record, vm
 from tests.browser.visitor import HOME, Visitor
 from tests.nodes import numbered_uuid
 
@@ -122,6 +123,60 @@ async def chosen(on: Watched) -> None:
     await open_all(on.visitor.page.locator("#vms details"))
 
 
+async def options_wrong(on: Watched) -> None:
+    """What stands in the options cannot be sent so."""
+    page = on.visitor.page
+    await chosen(on)
+    await page.get_by_label("Longest pause").fill("soon")
+    await page.get_by_label("Reason").fill("pasted\a from somewhere")
+    await expect(page.locator("#dump-reason-error")).to_be_visible()
+
+
+async def refused(on: Watched) -> None:
+    """Two of the chosen VMs cannot be dumped now, so nothing was started."""
+    page = on.visitor.page
+    await chosen(on)
+    on.visitor.expect_trouble("status of 409")
+    busy = [DomainBusy(name, "save") for name in NAMES[:2]]
+    errors = [{"vm_id": numbered_uuid(number), "code": each.code, "detail": str(each)} for number, each in enumerate(busy, 1)]
+    answer = {"detail": str(VmErrors(busy)), "code": VmErrors.code, "errors": errors}
+    await page.route("**/trigger", lambda route: route.fulfill(status=409, json=answer))
+    await page.locator("#dump-selected").click()
+    await expect(page.locator("#vms-error")).to_be_visible()
+    await page.unroute("**/trigger")
+
+
+async def cancel_refused(on: Watched) -> None:
+    """The card says so."""
+    page = on.visitor.page
+    await running(on)
+    on.visitor.expect_trouble("status of 503")
+    full = "/var/lib/memory-dumps/memory-dumps.sqlite3 cannot be written: database or disk is full. Make room, then try again."
+    answer = {"detail": full, "code": StateUnwritable.code}
+    await page.route("**/cancel", lambda route: route.fulfill(status=503, json=answer))
+    await on.visitor.running.nth(1).get_by_role("button", name="Cancel").click()
+    await expect(on.visitor.running.nth(1).locator('[data-field="error"]')).to_be_visible()
+    await page.unroute("**/cancel")
+
+
+async def waiting(on: Watched) -> None:
+    """More dumps than run at once; the list of the rest is open."""
+    await on.go()
+    for number in range(1, 10):
+        on.feed.say("job", job(number, Phase.CAPTURING if number < 3 else Phase.QUEUED))
+    await open_all(on.visitor.page.locator("details#waiting"))
+    await expect(on.visitor.page.locator("#waiting-list > *").first).to_be_visible()
+
+
+async def news(on: Watched) -> None:
+    """Somebody reads the table, and three dumps are sealed."""
+    await on.go()
+    await details_link(on.visitor).focus()
+    for number in (1, 2, 3):
+        on.feed.say("record", record(number))
+    await expect(on.visitor.page.locator("#records-news")).to_have_text("3 new")
+
+
 async def toasts(on: Watched) -> None:
     await on.go()
     await on.visitor.page.evaluate(TOASTS)
@@ -177,6 +232,17 @@ async def plots(on: Watched) -> None:
     await open_all(on.visitor.page.locator("details#plots"))
     await expect(on.visitor.page.locator("#plots-grid")).to_be_visible()
     await on.settled()
+
+
+async def plots_refused(on: Watched) -> None:
+    """They are open, and the service has not given the figures."""
+    page = on.visitor.page
+    await on.go()
+    on.visitor.expect_trouble("net::ERR_FAILED")
+    await page.route("**/api/memory-dumps/stats*", lambda route: route.abort())
+    await open_all(page.locator("details#plots"))
+    await expect(page.locator("#plots-error")).to_be_visible()
+    await page.unroute("**/api/memory-dumps/stats*")
 
 
 async def plots_as_tables(on: Watched) -> None:
@@ -293,8 +359,13 @@ STATES: dict[str, Bring] = {
     "running": running,
     "sealed": sealed,
     "ended": ended,
+    "waiting": waiting,
+    "cancel-refused": cancel_refused,
+    "news": news,
     "question": question,
     "chosen": chosen,
+    "options-wrong": options_wrong,
+    "refused": refused,
     "toasts": toasts,
     "trouble": trouble,
     "strange-names": strange,
@@ -304,6 +375,7 @@ STATES: dict[str, Bring] = {
     "details-refused": details_refused,
     "plots": plots,
     "plots-as-tables": plots_as_tables,
+    "plots-refused": plots_refused,
     "health": menu,
     "details-page": details_page,
     "reference": reference,

@@ -130,6 +130,19 @@ async def test_a_day_without_dumps_says_so_and_reset_shows_all_again(visitor: Vi
     await expect(reset).to_be_focused()
 
 
+async def test_what_the_server_wrote_stays_until_the_answer_is_there(visitor: Visitor) -> None:
+    page, show_all = visitor.page, visitor.page.locator("#records-all")
+    async with visitor.held_back(RECORDS):
+        await visitor.go(f"{HOME}?q=nothing-is-called-so")
+        await visitor.live()
+        await show_all.focus()
+        await expect(page.locator("#records-area")).to_have_attribute("aria-busy", "true")
+        await expect(page.locator("#records-none")).to_be_visible()
+        await expect(page.locator("#records-table")).not_to_be_visible()
+    await expect(page.locator("#records-area")).not_to_have_attribute("aria-busy", "true")
+    await expect(show_all).to_be_focused()
+
+
 @thorough
 async def test_what_an_address_says_wrong_is_said_and_the_rest_counts(visitor: Visitor) -> None:
     page = visitor.page

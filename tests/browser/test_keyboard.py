@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
+from app.model import Phase
+from tests.browser.feed import Feed, job
 from tests.browser.keys import focus_comes_to, press, tab_to
 from tests.browser.showcase import showcase
 from tests.browser.visitor import HOME, WAIT_MS, Visitor
@@ -141,9 +143,87 @@ async def test_pages_and_how_long_they_are(visitor: Visitor) -> None:
         await press(page, "Enter")
         await expect(where).to_contain_text(f"Page {number} of 3")
         await focus_comes_to(page, "[data-go=next]")
-    await tab_to(page, "[data-go=first]", back=True)
+    for go, number in (("previous", 2), ("first", 1), ("last", 3)):
+        await tab_to(page, f"[data-go={go}]", back=go != "last")
+        await press(page, "Enter")
+        await expect(where).to_contain_text(f"Page {number} of 3")
+        await focus_comes_to(page, f"[data-go={go}]")
+
+
+@thorough
+async def test_running_dumps_are_cancelled_and_what_ended_is_dismissed(visitor: Visitor) -> None:
+    page, feed, asked = visitor.page, Feed(), []
+
+    async def accept(route: Route) -> None:
+        asked.append(route.request.url.split("/")[-2])
+        await route.fulfill(status=202, json={})
+
+    await page.route("**/cancel", accept)
+    await feed.take(page)
+    await visitor.go()
+    await visitor.live()
+    for number in (1, 2, 3):
+        feed.say("job", job(number))
+    feed.say("job", job(4, Phase.QUEUED))
+    await expect(visitor.running).to_have_count(4)
+    for number, ending in ((1, Phase.CANCELLED), (2, Phase.FAILED), (3, Phase.INTERRUPTED)):
+        name = job(number).dom
+        await tab_to(page, "#jobs-list [data-action=cancel]:not(:disabled)")
+        await press(page, "Enter" if number % 2 else "Space")
+        await focus_comes_to(page, "#jobs-list [data-field=dom]")
+        assert await page.locator(":focus").inner_text() == name
+        feed.say("job", job(number, ending))
+        await expect(visitor.ended).to_have_count(number)
+    assert asked == ["job-1", "job-2", "job-3"]
+    await tab_to(page, "[data-action=dismiss]")
     await press(page, "Enter")
-    await expect(where).to_contain_text("Page 1 of 3")
+    await expect(visitor.ended).to_have_count(2)
+    await tab_to(page, "#dismiss-all", back=True)
+    await press(page, "Space")
+    await expect(visitor.ended).to_have_count(0)
+    await focus_comes_to(page, "#jobs-heading")
+    await page.unroute_all()
+
+
+@thorough
+@pytest.mark.parametrize(
+    ("asked", "way", "again", "then"),
+    [
+        ("**/records?*", "[data-go=last]", "#records-again", "#records-heading"),
+        ("**/records/0*", "#records-rows [data-field=view]", "#details-body [role=alert] button", "#details-heading"),
+        ("**/stats?*", "#plots > summary", "#plots-again", "#plots > summary"),
+    ],
+)
+async def test_what_did_not_come_is_asked_for_once_more(visitor: Visitor, asked: str, way: str, again: str, then: str) -> None:
+    page = visitor.page
+    visitor.expect_trouble("net::ERR_FAILED")
+    await page.route(asked, lambda route: route.abort())
+    await tab_to(page, way)
+    await press(page, "Enter")
+    await expect(page.locator(again)).to_be_visible()
+    await page.unroute(asked)
+    await tab_to(page, again)
+    await press(page, "Enter")
+    await expect(page.locator(again)).not_to_be_visible()
+    await focus_comes_to(page, then)
+
+
+@thorough
+async def test_a_dump_is_opened_as_a_page_and_printed(visitor: Visitor) -> None:
+    page = visitor.page
+    await visitor.context.add_init_script("window.print = () => { window.printed = true; }")
+    await tab_to(page, "#records-rows [data-field=view]")
+    await press(page, "Enter")
+    await focus_comes_to(page, "#details-heading")
+    await tab_to(page, "#details-link", back=True)
+    async with visitor.context.expect_page() as opening:
+        await press(page, "Enter")
+    opened = await opening.value
+    await expect(opened).to_have_url(page.url)
+    await tab_to(opened, "#print")
+    await press(opened, "Enter")
+    assert await opened.evaluate("window.printed")
+    await opened.close()
 
 
 @thorough

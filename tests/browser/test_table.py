@@ -217,6 +217,17 @@ async def test_without_auto_refresh_news_wait_for_a_click_also_after_a_reload(vi
 
 
 @thorough
+async def test_a_record_that_could_not_slide_in_before_somebody_reads_is_said_to_be_new(visitor: Visitor) -> None:
+    page, before = visitor.page, await total(visitor)
+    await page.mouse.move(0, 0)
+    async with visitor.held_back("**/glide.js"):
+        await add(visitor, ALPHA.name)
+        await expect(field(page.locator("#stats"), "dumps")).to_have_text(f"{before + 1}")
+        await visitor.records.first.hover()
+    await expect(page.locator("#records-news")).to_have_text("1 new")
+
+
+@thorough
 async def test_on_another_page_only_the_count_follows(visitor: Visitor) -> None:
     page, before = visitor.page, await total(visitor)
     await page.get_by_role("link", name="Next", exact=True).click()

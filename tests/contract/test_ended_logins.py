@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
@@ -114,6 +114,18 @@ async def test_a_feed_ends_with_its_token_and_others_go_on(
         assert await close_code(ended) == LOGIN_ENDED
         for socket in (kept, admins):
             assert (await socket.receive_json(timeout=ANSWER_SEC))["type"] in ("alive", "room", "stats", "activity", "vms")
+
+
+@pytest.mark.parametrize(("headers", "counts"), [({}, True), ({"X-Unattended": "1"}, False)])
+async def test_what_an_open_page_asks_by_itself_keeps_no_session_from_its_idle_end(
+    browser: aiohttp.ClientSession, beside: Beside, headers: dict[str, str], counts: bool
+) -> None:
+    before = rfc3339(datetime.now(UTC) - timedelta(hours=2))
+    beside(lambda connection: connection.execute("UPDATE sessions SET used_at = ? WHERE account = ?", (before, BOB)))
+    async with browser.get("/api/memory-dumps/status", headers=headers) as answer:
+        assert answer.status == 200
+    used = beside(lambda connection: connection.execute("SELECT used_at FROM sessions WHERE account = ?", (BOB,)).fetchone()[0])
+    assert (used != before) is counts
 
 
 async def test_a_feed_ends_when_its_own_page_logs_out(browser: aiohttp.ClientSession) -> None:

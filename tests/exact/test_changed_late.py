@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.capture.budget import budget
 from app.capture.connection import connect
 from app.capture.elfcore import read_header
 from app.capture.guest import Guest as Running
@@ -57,18 +58,21 @@ def captured(lab: PrivateLibvirt, kind: type[Running], folder: Path, told: list[
     with contextlib.closing(connect(lab.uri, Patience(60))) as connection:
         found = look_up(connection, IDLE.name)
         guest = kind(connection, found.raw, found.domain)
-        plan = LivePlan(
-            guest=guest,
-            xml=guest.xml(),
-            where=rendezvous(lab.uri, folder),
-            capture_id="test",
-            dump_dir=folder,
-            max_pause_ms=300,
-            max_stops_ms=300,
-            spool_memory_bytes=None,
-        )
-        with PauseMeter(guest) as meter, live_image(plan, meter, Report("7", told.append), NOTHING_IS_DONE) as image:
-            yield image
+        where = rendezvous(lab.uri, folder)
+        with budget(guest, where, "test", lambda: True) as allowed, PauseMeter(guest) as meter:
+            plan = LivePlan(
+                guest=guest,
+                budget=allowed,
+                xml=guest.xml(),
+                where=where,
+                capture_id="test",
+                dump_dir=folder,
+                max_pause_ms=300,
+                max_stops_ms=300,
+                spool_memory_bytes=None,
+            )
+            with live_image(plan, meter, Report("7", told.append), NOTHING_IS_DONE) as image:
+                yield image
 
 
 def test_guest_that_is_suspended_after_the_last_look_is_not_sold_as_captured_live(

@@ -14,6 +14,7 @@ from app.errors import LayoutUnknown
 from demo import Guest, PrivateLibvirt, Shape
 from tests.exact.comparison import subject
 from tests.exact.conftest import Stand, huge_pages
+from tests.root import needs_root
 from tests.thorough import once
 
 GIB = 1 << 30
@@ -64,6 +65,7 @@ def test_the_whole_file_is_qemus(guest: Guest, stand: Stand, shapes: PrivateLibv
         assert captured.image(ranges, as_qemu=True).has_vmcoreinfo == guest.shape.vmcoreinfo
 
 
+@needs_root
 def test_the_whole_file_is_qemus_with_huge_pages(stand: Stand, shapes: PrivateLibvirt, tmp_path: Path) -> None:
     guests = [
         never_started(backing.replace(" ", "-"), 128, Shape(backing=backing), marker_at=64 << 20)

@@ -15,6 +15,7 @@ from tests.contract.speech import Message
 from tests.faults.scene import Scene, Visit, staged
 from tests.lab import COLD, DB, WEB
 from tests.qemu.listener import hearing
+from tests.root import needs_root
 from tests.thorough import thorough
 
 SLACK_BYTES = 64 << 20
@@ -23,7 +24,7 @@ SLACK_BYTES = 64 << 20
 
 @contextlib.contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[Path]:
-    """Something mounted on ``folder``, which needs root."""
+    """Something mounted on ``folder``; needs root."""
     subprocess.run(["mount", *options, str(folder)], check=True)
     try:
         yield folder
@@ -58,6 +59,7 @@ async def test_file_in_the_folders_place(scene: Scene) -> None:
         await visit.assert_all_is_well()
 
 
+@needs_root
 async def test_read_only_file_system(scene: Scene) -> None:
     async with scene.visit() as visit:
         with mounted(scene.service.dump_dir, "--bind", "-o", "ro", str(scene.service.dump_dir)):
@@ -66,6 +68,7 @@ async def test_read_only_file_system(scene: Scene) -> None:
         await visit.assert_dump_succeeds()
 
 
+@needs_root
 async def test_file_system_that_is_too_small(scene: Scene) -> None:
     async with scene.visit() as visit:
         with mounted(scene.service.dump_dir, "-t", "tmpfs", "-o", f"size={WEB.memory_mib}m", "none"):
@@ -84,6 +87,7 @@ async def test_files_that_may_not_become_so_large(scene: Scene) -> None:
         await visit.assert_all_is_well()
 
 
+@needs_root
 async def test_room_is_promised_only_once(scene: Scene) -> None:
     """Each of two dumps would fit, both do not."""
     room = (WEB.memory_mib << 20) + (DB.memory_mib << 20) + SLACK_BYTES
@@ -99,6 +103,7 @@ async def test_room_is_promised_only_once(scene: Scene) -> None:
 
 
 @thorough
+@needs_root
 async def test_disk_that_fills_up_by_others_costs_no_dump_that_was_promised_its_room(scene: Scene) -> None:
     async with scene.visit() as visit:
         room_mib = COLD.memory_mib * 8  # for a dump of each try that could not be held, as well

@@ -12,6 +12,7 @@ from demo import Guest, PrivateLibvirt, Shape
 from tests.faults.conftest import IDLE, add_running
 from tests.faults.scene import Scene, staged
 from tests.qemu.listener import hearing
+from tests.root import needs_root
 from tests.service import PROGRAM
 from tests.thorough import thorough
 
@@ -49,6 +50,7 @@ def scene(tmp_path: Path, own_lab: PrivateLibvirt, host_memory: HostMemory) -> I
 
 
 @thorough
+@needs_root
 async def test_guest_is_not_read_whose_memory_would_not_fit_beside_what_there_is(scene: Scene, host_memory: HostMemory) -> None:
     async with scene.visit() as visit:
         with hearing(scene.lab.uri, SHARED.name) as listener:

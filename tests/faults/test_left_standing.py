@@ -11,6 +11,7 @@ import pytest
 
 from demo import Guest, PrivateLibvirt
 from tests.contract.speech import JOBS, Message
+from tests.faults.by_hand import by_hand
 from tests.faults.conftest import add_running
 from tests.faults.imagelock import ImageLock, image_lock
 from tests.faults.processes import Process
@@ -76,6 +77,22 @@ async def test_end_of_a_job_whose_guest_stands_still_says_so_until_it_runs(scene
             assert (await visit.api.get(VMS))["vms"][0]["alarm"]
             said = [line["message"] for line in (await visit.api.get(ACTIVITY))["activity"] if line["job_id"] == job_id]
             assert not any("runs on" in message for message in said)
+            lock.let_go()
+            await visit.feed.until(_no_alarm)
+        await visit.assert_all_is_well()
+        await visit.assert_dump_succeeds()
+
+
+async def test_guest_that_a_capture_by_hand_leaves_standing_is_an_alarm_of_the_service_until_it_runs(scene: Scene) -> None:
+    image = scene.lab.folder / "guests" / f"{WITH_DISK.name}.disk"
+    async with scene.visit() as visit:
+        with image_lock(image) as lock, ThreadPoolExecutor(1) as thread:
+            taken = asyncio.wrap_future(lock.queue(thread))
+            with by_hand(scene, "--mode", "live") as capture:
+                await asyncio.to_thread(capture.until, "phase", "capturing")
+                await taken
+                assert "stands still" in (await asyncio.to_thread(capture.until, "warning"))["message"]
+            await visit.feed.until(_alarms)
             lock.let_go()
             await visit.feed.until(_no_alarm)
         await visit.assert_all_is_well()

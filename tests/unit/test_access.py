@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 
 from app.access import SCHEMA, SESSION_SEC, Access, Identity, sessions, tokens
 from app.access.access import CACHE_ENTRIES, CACHE_SEC, CODE_SEC, IDLE_SEC
+from app.access.attempts import REFILL_SEC, TRIES
 from app.access.presence import Key, Presence, Stay
 from app.access.secrets import hash_of
 from app.access.trail import AuditTrail
+from app.errors import TooManyLogins
 from app.scope import WHOLE
 from app.state import READERS, State
 from tests.other_process import run
 
 PATIENCE_SEC = 20.0
+HERE = "127.0.0.1"
 NOT_SECRETS = ["", "x", "mdt_", "mdt_" + "A" * 43, "\udc80", "\ud800", "\0", "' OR 1=1 --", "ü" * 8000]
 
 OTHER_MAKES_A_CODE = """
@@ -77,7 +80,7 @@ def access(state: State, clock: Clock) -> Iterator[Access]:
 
 
 async def session_of(access: Access) -> str:
-    session = await access.redeem(access.make_login_code())
+    session = await access.redeem(access.make_login_code(), HERE)
     assert session is not None
     return session
 
@@ -126,7 +129,7 @@ async def test_what_is_no_secret_of_ours_is_nobody_and_no_error(access: Access, 
     await session_of(access)
     assert await access.who(secret, None) is None
     assert await access.who(None, secret) is None
-    assert await access.redeem(secret) is None
+    assert await access.redeem(secret, HERE) is None
     await access.logout(secret)
 
 
@@ -141,8 +144,8 @@ async def test_each_secret_opens_its_own_door_only(access: Access) -> None:
     assert await access.who(None, token) is None
     assert await access.who(session, None) is None
     assert await access.who(code, code) is None
-    assert await access.redeem(token) is None
-    assert await access.redeem(session) is None
+    assert await access.redeem(token, HERE) is None
+    assert await access.redeem(session, HERE) is None
 
 
 async def test_a_wrong_token_is_not_made_good_by_a_session(access: Access) -> None:
@@ -161,20 +164,33 @@ async def test_an_open_service_knows_everybody_as_the_same_and_makes_no_token(st
 
 async def test_a_code_works_once(access: Access) -> None:
     code = access.make_login_code()
-    session = await access.redeem(code)
+    session = await access.redeem(code, HERE)
     assert session is not None
     assert await access.who(None, session) == Identity("admin", "session")
-    assert await access.redeem(code) is None
+    assert await access.redeem(code, HERE) is None
     assert await access.who(None, session) is not None
 
 
 async def test_a_code_works_for_ten_minutes(access: Access, clock: Clock) -> None:
     early, late = access.make_login_code(), access.make_login_code()
     clock.passed_sec = CODE_SEC - 1
-    assert await access.redeem(early) is not None
+    assert await access.redeem(early, HERE) is not None
     clock.passed_sec = CODE_SEC
-    assert await access.redeem(late) is None
+    assert await access.redeem(late, HERE) is None
     assert CODE_SEC == 600
+
+
+async def test_codes_are_not_guessed_at_without_end_and_a_right_one_costs_no_try(access: Access, clock: Clock) -> None:
+    for _ in range(2 * TRIES):
+        assert await access.redeem(access.make_login_code(), HERE) is not None
+    for _ in range(TRIES):
+        assert await access.redeem("never-made", HERE) is None
+    code = access.make_login_code()
+    with pytest.raises(TooManyLogins):
+        await access.redeem(code, HERE)
+    assert await access.redeem(access.make_login_code(), "192.0.2.7") is not None
+    clock.passed_sec += REFILL_SEC
+    assert await access.redeem(code, HERE) is not None
 
 
 async def test_one_wins_when_many_redeem_the_same_code_even_over_several_connections(file: Path, access: Access) -> None:
@@ -183,14 +199,14 @@ async def test_one_wins_when_many_redeem_the_same_code_even_over_several_connect
         others = [Access(state, "token") for state in states]
         for _ in range(10):
             code = Access(states[0], "token").make_login_code()
-            sessions = await asyncio.gather(*(other.redeem(code) for other in others * 4))
+            sessions = await asyncio.gather(*(other.redeem(code, f"192.0.2.{number}") for number, other in enumerate(others * 4)))
             assert len([session for session in sessions if session is not None]) == 1
 
 
 async def test_a_code_from_the_command_line_logs_in_at_the_running_service(file: Path, state: State) -> None:
     made = run(OTHER_MAKES_A_CODE, file)
     assert made.returncode == 0, made.stderr
-    assert await Access(state, "token").redeem(made.stdout.strip()) is not None
+    assert await Access(state, "token").redeem(made.stdout.strip(), HERE) is not None
 
 
 # --- sessions -----------------------------------------------------------------------------------------------------

@@ -247,7 +247,7 @@ async def test_a_token_of_the_first_versions_is_still_the_administrators(file: P
             assert access.first_token() is None
             assert await access.who("mdt_old", None) == Identity("admin", "token")
             assert await access.who("mdt_gone", None) is None
-            assert await access.redeem(access.make_login_code()) is not None
+            assert await access.redeem(access.make_login_code(), "127.0.0.1") is not None
 
 
 async def test_whoever_is_vouched_for_stays_logged_in_over_a_start_with_the_same_settings_alone(

@@ -139,6 +139,13 @@ def test_without_a_login_nothing_but_loopback_is_allowed(host: str) -> None:
     assert "MEMDUMP_AUTH=none" in refusal(MEMDUMP_AUTH="none", MEMDUMP_HOST=host)
 
 
+def test_without_a_login_no_proxy_brings_others_in() -> None:
+    assert "MEMDUMP_PUBLIC_URL is https://dumps.example.org" in refusal(
+        MEMDUMP_AUTH="none", MEMDUMP_PUBLIC_URL="http://127.0.0.1:8000,https://dumps.example.org"
+    )
+    assert settings(MEMDUMP_AUTH="none", MEMDUMP_PUBLIC_URL="http://localhost:8443").auth == "none"
+
+
 @pytest.mark.parametrize(("host", "loopback"), [("[::1]", True), ("", False), ("127.0.0.1.nip.io", False), ("2130706433", False)])
 def test_loopback_is_what_this_machine_alone_can_reach(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from app.capture import coreimage
 from app.capture.coreimage import CoreImage, PhysicalMemory
 from app.capture.elfcore import PT_LOAD, PT_NOTE, read_header
 from app.capture.migration import PAGE_BYTES, Block, Machine
@@ -25,6 +26,7 @@ class Pages:
         self.content = [b"".join(bytes([1 + page]) * PAGE_BYTES for page in range(4)), b"B" * (2 * PAGE_BYTES)]
         self.content[0] = self.content[0][:PAGE_BYTES] + bytes(PAGE_BYTES) + self.content[0][2 * PAGE_BYTES :]
         self.reads: list[tuple[int, int, int]] = []
+        self.notes: list[tuple[int, int]] = []
 
     def read(self, block: int, offset: int, into: memoryview) -> None:
         self.reads.append((block, offset, len(into)))
@@ -34,7 +36,7 @@ class Pages:
         return not self.content[block][offset : offset + size_bytes].strip(b"\0")
 
     def vmcoreinfo(self) -> Sequence[tuple[int, int]]:
-        return ()
+        return self.notes
 
 
 def whole(image: CoreImage, step: int) -> bytes:
@@ -92,6 +94,24 @@ def test_pages_that_were_never_written_are_not_read() -> None:
     content = whole(image, 1 << 20)
     assert content.endswith(bytes(PAGE_BYTES) + b"\0.shstrtab\0")
     assert pages.reads == []
+
+
+def test_what_may_be_the_kernels_note_is_read_one_after_the_other_and_never_as_far_as_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pages = Pages()
+    held: list[tuple[int, int]] = []
+
+    def note_of(_machine: object, _vcpus: object, _memory: object, candidates: Iterator[bytes]) -> bytes:
+        held.extend((len(candidate), len(pages.reads)) for candidate in candidates)
+        return b""
+
+    monkeypatch.setattr(coreimage, "guest_note", note_of)
+    pages.block_list = (Block("ram", 1 << 30), Block("bios", 2 * PAGE_BYTES))
+    pages.content[0] = bytes(1 << 20)
+    pages.notes = [(0, 1), (0, 2), (1, 1)]
+    CoreImage(pages, (HIGH,), MACHINE)
+    assert held == [(64 << 10, 1), (64 << 10, 2), (PAGE_BYTES, 3)]
 
 
 def test_physical_memory_ends_where_its_ranges_end() -> None:

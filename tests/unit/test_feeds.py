@@ -10,13 +10,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
+from urllib.parse import quote
 
 import pytest
-from aiohttp import web
+from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.typedefs import Handler
 
 from app.access import Identity
+from app.access.identity import Via
 from app.access.presence import Stay
 from app.changes import Change, Changes
 from app.errors import RUNS_ON, NoSpace, TooManyFeeds
@@ -225,25 +227,50 @@ async def test_a_feed_is_followed_before_its_websocket_stands(scene: Scene, monk
     monkeypatch.setattr(feeds, "MOST_FEEDS", 1)
     theirs = Scope(groups=("blue",))
 
-    @web.middleware
-    async def somebody(request: web.Request, handler: Handler) -> web.StreamResponse:
-        identity = Identity("bob", "token", "viewer", SHOP)
-        request[keys.IDENTITY], request[keys.STAY] = identity, Stay(identity, lambda: None)
-        return await handler(request)
-
     async def others_come(_request: web.Request, _response: web.StreamResponse) -> None:
         await scene.feeds.of(theirs)
 
-    app = web.Application(middlewares=[somebody])
-    app[keys.FEEDS] = scene.feeds
+    app = app_for(scene, Identity("bob", "token", "viewer", SHOP))
     app.on_response_prepare.append(others_come)
-    app.router.add_get(live.PATH, live.feed)
-    live.set_up(app)
     async with TestClient(TestServer(app)) as client, client.ws_connect(live.PATH) as socket:
         assert (await socket.receive_json())["type"] == "snapshot"
         scene.changes.publish("job", job_of(1, OURS))
         async with asyncio.timeout(20):
             assert (await socket.receive_json())["type"] == "job"
+
+
+@pytest.mark.parametrize(("via", "ends"), [("proxy", True), ("session", False)])
+async def test_a_proxy_is_asked_anew_who_follows_and_nothing_is_missed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, via: Via, ends: bool
+) -> None:
+    monkeypatch.setattr(live, "ASKED_ANEW_SEC", 0.2)
+    monkeypatch.setattr(live, "SILENCE_SEC", 0.5)
+    async with TestClient(TestServer(app_for(scene, Identity("bob", via, "viewer", SHOP)))) as client, asyncio.timeout(20):
+        async with client.ws_connect(live.PATH) as socket:
+            cursor = (await socket.receive_json())["cursor"]
+            if not ends:
+                assert (await socket.receive_json())["type"] == "alive"
+                return
+            assert (await socket.receive()).type is WSMsgType.CLOSE
+            assert socket.close_code == live.TOO_SLOW
+        scene.changes.publish("job", job_of(1, OURS))
+        async with client.ws_connect(f"{live.PATH}?since={quote(cursor)}") as socket:
+            assert (await socket.receive_json())["type"] == "job"
+
+
+def app_for(scene: Scene, identity: Identity) -> web.Application:
+    """The live feed, for one person alone."""
+
+    @web.middleware
+    async def somebody(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[keys.IDENTITY], request[keys.STAY] = identity, Stay(identity, lambda: None)
+        return await handler(request)
+
+    app = web.Application(middlewares=[somebody])
+    app[keys.FEEDS] = scene.feeds
+    app.router.add_get(live.PATH, live.feed)
+    live.set_up(app)
+    return app
 
 
 async def test_so_many_scopes_are_followed_at_once_and_one_that_is_followed_still_is(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from app.capture.budget import Budget
 from app.capture.guest import Guest
 from app.capture.layout import refuse_passthrough
 from app.capture.live import (
@@ -20,6 +22,7 @@ from app.capture.live import (
     Watch,
     allow_probe,
     check_it_ran,
+    instant,
     live_image,
     receive,
 )
@@ -120,17 +123,22 @@ class FakeStream:
 
 
 class FakeGuest:
-    """Counts how often it was told to abort; asked for its state it does as it was told."""
+    """Counts how often it was told to abort, which takes ``abort_sec``; asked for its state it does as it was told."""
 
-    def __init__(self, suspended: Callable[[], bool] = lambda: False) -> None:
-        self.aborts = 0
+    def __init__(self, suspended: Callable[[], bool] = lambda: False, abort_sec: float = 0) -> None:
+        self.aborts = self.aborted = 0
+        self.abort_sec = abort_sec
         self.connection = SimpleNamespace(uri="qemu:///system")
         self.domain = SimpleNamespace(name="vm-web-01")
         self.suspended = suspended
 
     def abort(self) -> Call[None]:
         self.aborts += 1
-        return Call(lambda: None)
+        return Call(self._abort)
+
+    def _abort(self) -> None:
+        time.sleep(self.abort_sec)
+        self.aborted += 1
 
 
 class Clock:
@@ -153,10 +161,11 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 def test_dump_that_was_whole_before_its_abort_is_kept(spool: Spool) -> None:
-    guest, migration = FakeGuest(), Migration(spool)
+    """The abort is waited for all the same: it would hit the next job on the guest, whoever's that is."""
+    guest, migration = FakeGuest(abort_sec=0.2), Migration(spool)
     watch = Watch(cast("Guest", guest), migration, AT_ONCE)
     receive(cast("Stream", FakeStream(FIRST, REST)), migration, watch, lambda: None)
-    assert guest.aborts == 1
+    assert (guest.aborts, guest.aborted) == (1, 1)
     assert migration.finish().name == "pc-q35-7.2"
 
 
@@ -200,6 +209,14 @@ def test_whole_image_outlives_the_libvirtd_that_could_say_whether_the_guest_ran(
     assert told == []
 
 
+def test_instant_that_nobody_heard_is_a_warning_and_not_made_up() -> None:
+    guest, report = cast("Guest", FakeGuest()), Report("7", lambda _: None)
+    assert instant(guest, cast("PauseMeter", SimpleNamespace(instant=lambda: 17.5)), report) == 17.5
+    assert report.warnings == []
+    assert instant(guest, cast("PauseMeter", SimpleNamespace(instant=lambda: None)), report) is None
+    assert "captured_at is when the capture began" in report.warnings[0]
+
+
 def test_image_of_a_guest_that_was_suspended_as_its_capture_began_is_refused() -> None:
     told: list[Line] = []
     report = Report("7", told.append)
@@ -221,10 +238,12 @@ def _plan(folder: Path, xml: str, max_pause_ms: int) -> LivePlan:
         vcpus=1,
         hypervisor="kvm-07",
     )
+    guest, where = Guest(NOTHING, NOTHING, domain), Rendezvous(folder, None)
     return LivePlan(
-        guest=Guest(NOTHING, NOTHING, domain),
+        guest=guest,
+        budget=Budget(guest, where, "test"),
         xml=xml,
-        where=Rendezvous(folder, None),
+        where=where,
         capture_id="test",
         dump_dir=folder,
         max_pause_ms=max_pause_ms,

@@ -164,6 +164,34 @@ async def test_what_is_refused_for_good_is_set_aside_and_the_others_go(state: St
     assert await deliver_batch(history, outbox) is None
 
 
+async def test_a_record_that_the_history_cannot_be_asked_for_holds_up_no_other(state: State, outbox: Outbox) -> None:
+    history, (unsure, *fresh) = MemoryHistory(), manifests(3)
+    history.ill_ns = (T0 - SEC_NS, T0 + SEC_NS)
+    await keep(state, unsure, unsure=True)
+    with pytest.raises(HistoryFailed):
+        await deliver_batch(history, outbox)
+    await keep(state, *fresh)
+    delivery = await deliver_batch(history, outbox)
+    assert delivery is not None
+    assert [record.dom for record in delivery.delivered] == ["vm-1", "vm-2"]
+    with pytest.raises(HistoryFailed):
+        await deliver_batch(history, outbox)
+    history.ill_ns = None
+    await deliver_all(history, outbox)
+    assert sorted(str(row["dom"]) for row in history.rows) == ["vm-0", "vm-1", "vm-2"]
+
+
+async def test_in_one_batch_those_go_that_need_not_be_asked_for(state: State, outbox: Outbox) -> None:
+    history, (unsure, *fresh) = MemoryHistory(), manifests(3)
+    history.ill_ns = (T0 - SEC_NS, T0 + SEC_NS)
+    await keep(state, unsure, unsure=True)
+    await keep(state, *fresh)
+    delivery = await deliver_batch(history, outbox)
+    assert delivery is not None
+    assert [record.dom for record in delivery.delivered] == ["vm-1", "vm-2"]
+    assert await outbox.counts() == Counts(1, 0)
+
+
 async def test_one_that_fails_without_a_reason_is_found_and_holds_up_no_other(state: State, outbox: Outbox) -> None:
     class Poisoned(MemoryHistory):
         async def write(self, points: Sequence[Point]) -> None:

@@ -243,6 +243,29 @@ async def test_an_outage_in_the_middle_loses_nothing(state: State, taken: Taken)
     assert len({record.dump_id for record in taken.quiet}) == 198
 
 
+async def test_windows_that_are_not_answered_in_time_become_narrower_and_nothing_is_lost(state: State, taken: Taken) -> None:
+    history = MemoryHistory(widest_ns=30 * 24 * HOUR_NS)
+    history.of_wide = HistoryUnreachable("http://127.0.0.1:1", "no answer within 10 s")
+    history.add(*(manifest_at(time.time_ns() // 1000 * 1000 - number * 24 * HOUR_NS) for number in range(2, 400)))
+    puller = await puller_of(history, state, taken)
+    await pull_all(puller)
+    assert len(taken.quiet) == 398
+    assert puller.first is not None
+    assert puller.first.finished
+
+
+async def test_time_that_the_history_cannot_be_asked_about_is_passed_over_and_said(
+    state: State, taken: Taken, logged: list[MutableMapping[str, object]]
+) -> None:
+    history, now_ns = MemoryHistory(), time.time_ns() // 1000 * 1000
+    history.add(*(manifest_at(now_ns - number * 24 * HOUR_NS) for number in range(2, 100)))
+    history.ill_ns = (now_ns - 50 * 24 * HOUR_NS, now_ns - 50 * 24 * HOUR_NS + 3 * SEC_NS)
+    await pull_all(await puller_of(history, state, taken))
+    assert len(taken.quiet) == 97
+    passed_over = [line for line in logged if line["event"] == "history_window_passed_over"]
+    assert 3 <= len(passed_over) <= 8
+
+
 @pytest.fixture
 def logged() -> Iterator[list[MutableMapping[str, object]]]:
     with structlog.testing.capture_logs() as lines:

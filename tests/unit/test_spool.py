@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from app.capture.allowance import LEDGER, Allowance, available_bytes
 from app.capture.migration import Block, Migration
-from app.capture.spool import MUCH_PAGES, SLACK_BYTES, Spool, open_spool
+from app.capture.spool import MOST_NOTES, MUCH_PAGES, SLACK_BYTES, Spool, open_spool
 from app.errors import DumpDirUnusable, NoSpace
 from app.fifo import Rendezvous
 from tests.migration_stream import PAGE, Page, image, stream
@@ -172,6 +172,15 @@ def test_vmcoreinfo_pages_are_those_whose_last_copy_begins_with_the_note(opened:
     spool.filled(0, numbers(8), np.zeros(1, np.uint8))
     put(spool, 0, page(NOTE), block=1)
     assert spool.vmcoreinfo() == ((0, 4), (0, 9), (1, 0))
+
+
+def test_guest_that_is_full_of_notes_has_no_more_remembered_than_the_first_of_them(tmp_path: Path) -> None:
+    count = 2 * MOST_NOTES
+    notes = np.broadcast_to(np.frombuffer(page(NOTE), np.uint8), (count, PAGE))
+    with open_spool(count * PAGE, tmp_path, Rendezvous(tmp_path, None), 1 << 30) as spool:
+        spool.blocks((Block("pc.ram", count * PAGE),))
+        spool.pages(0, np.arange(count), notes)
+        assert spool.vmcoreinfo() == tuple((0, number) for number in range(MOST_NOTES))
 
 
 def test_a_spool_that_is_closed_gives_nothing_more(opened: Opened) -> None:
@@ -352,6 +361,8 @@ def test_what_a_killed_capture_had_taken_is_free_at_once(tmp_path: Path) -> None
 def test_more_than_the_machine_has_is_not_taken_whatever_is_allowed(tmp_path: Path) -> None:
     mine = Allowance(tmp_path, 1 << 50)
     assert not mine.take(available_bytes() * 2)
+    assert not mine.take(MIB, beside_bytes=available_bytes() * 2)
+    assert mine.take(MIB)
     mine.give_back()
 
 

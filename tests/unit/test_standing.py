@@ -158,10 +158,13 @@ async def turns(many: int = 50) -> None:
 async def test_the_owners_value_is_put_back_once_and_not_ours(settings: Settings, watch: Watch, libvirt: Libvirt) -> None:
     dead(settings, "1", OWNERS)
     dead(settings, "2", OURS)
-    await keep_promises(settings, watch)
+    assert await keep_promises(settings, watch)
     assert libvirt.downtimes == [4321]
-    assert libvirt.looked_at == [UUID]
     assert notes(settings) == []
+    assert watch.alarms.debts.due() == (UUID,)
+    await watch.pay()
+    assert libvirt.looked_at == [UUID]
+    assert not await keep_promises(settings, watch)
 
 
 async def test_what_cannot_be_put_back_stays_noted_for_the_next_time(settings: Settings, watch: Watch, libvirt: Libvirt) -> None:

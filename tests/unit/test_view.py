@@ -96,6 +96,14 @@ def test_it_begins_with_what_the_stores_hold_newest_first() -> None:
     assert ids(message["activity"], "message") == [str(number) for number in reversed(range(10, 30))]
 
 
+def test_it_begins_with_every_job_that_runs_however_many_came_after_it() -> None:
+    view = View(Changes())
+    jobs = [job(number, Phase.CAPTURING if number in (3, 70) else Phase.COMPLETED) for number in reversed(range(120))]
+    view.begin(jobs=jobs, records=(), stats=NO_STATS, activity=())
+    newest = [f"job-{number}" for number in reversed(range(120))]
+    assert ids(json.loads(view.snapshot().encoded)["jobs"], "job_id") == [*newest[:51], "job-3"]
+
+
 def test_its_text_is_its_message_and_but_for_the_time_is_made_once_between_two_changes(watched: Watched) -> None:
     watched.changes.publish("activity", replace(line(1), message='"now":""'))
     begun = rfc3339(datetime.now(UTC))

@@ -26,8 +26,9 @@ export function fillRunning(card, job, state, traces) {
 export function fillWaiting(row, job, state) {
   setAttribute(row, "id", `job-${job.job_id}`);
   setAttribute(row, "data-job-uuid", job.uuid);
-  setAttribute(row, "data-error", state.errors.has(`cancel:${job.job_id}`) ? "" : null);
+  const error = state.errors.get(`cancel:${job.job_id}`);
   fillWho(row, job, state);
+  if (error) setText(field(row, "asked"), error.sentence);
 }
 
 /** How long the guest has stood still: this time, and in all. Also called between messages, for time goes on. */

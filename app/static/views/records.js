@@ -75,11 +75,11 @@ export function recordsView(store, notify, leave) {
     if (comes && !rests) loadRests();
     const slides = comes && rests.now;
     if (slides || !waiting) list.accept();
+    setText(newsButton, `${Math.max(1, waiting).toLocaleString("en")} new`);
+    setHidden(newsButton, !waiting || comes);
     if (!forced && !slides && drawn === list.latest) return;
     drawn = list.latest;
     if (!list.busy && format(list.view) !== format(history.view())) history.correct(list.view);
-    setText(newsButton, `${Math.max(1, waiting).toLocaleString("en")} new`);
-    setHidden(newsButton, !waiting || comes);
     drawState(list);
     if (!list.shown) return;
     const draw = () => drawRows(rows, list, heading, slides);
@@ -109,8 +109,9 @@ async function copyHash(button, notify) {
 
 function drawState({ view, shown, busy, error }) {
   const table = part("table");
-  const count = shown?.count ?? 1;
+  const count = shown?.count;
   setAttribute(part("area"), "aria-busy", busy ? "true" : null);
+  if (!shown && !error) return; // what the server wrote
   const problem = part("error");
   setNotice(field(problem, "error"), error);
   setHidden(problem, !error);

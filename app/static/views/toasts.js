@@ -162,8 +162,8 @@ function say(sentence) {
   requestAnimationFrame(() => {
     said.textContent = sentence;
     document.getElementById("announcements").append(said);
+    setTimeout(() => said.remove(), SAID_MS); // from here on: a hidden tab draws nothing until somebody looks
   });
-  setTimeout(() => said.remove(), SAID_MS);
 }
 
 function draw({ kind, sentence }, close) {

@@ -17,6 +17,7 @@ from tests.faults.processes import PATIENCE_SEC, Process, eventually
 from tests.faults.scene import PHASES, Scene, Visit, capture_process, staged
 from tests.faults.test_dump_dir import SLACK_BYTES, fill, mounted
 from tests.qemu.listener import hearing
+from tests.root import needs_root
 from tests.thorough import once, thorough
 
 MUCH_VIDEO = Guest(name="vm-video-01", memory_mib=128, boots=False, shape=Shape(video="qxl"))
@@ -78,6 +79,7 @@ async def test_second_capture_by_hand_of_a_guest_that_is_being_captured_is_refus
 
 
 @thorough
+@needs_root
 async def test_no_room_for_the_spool_is_told_before_the_guest_is_touched(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
     add_running(own_lab, IDLE)
     room_for_the_dump = (IDLE.memory_mib << 20) + (IDLE.memory_mib << 12) + 2 * SLACK_BYTES
@@ -96,6 +98,7 @@ async def test_no_room_for_the_spool_is_told_before_the_guest_is_touched(tmp_pat
 
 
 @thorough
+@needs_root
 async def test_disk_that_fills_up_by_others_costs_no_live_dump_whose_spool_was_promised_its_room(
     tmp_path: Path, own_lab: PrivateLibvirt
 ) -> None:
@@ -108,6 +111,7 @@ async def test_disk_that_fills_up_by_others_costs_no_live_dump_whose_spool_was_p
         visit.scene.assert_nothing_is_left()
 
 
+@needs_root
 async def test_disk_that_is_full_in_mid_capture_ends_it_and_leaves_nothing(tmp_path: Path, own_lab: PrivateLibvirt) -> None:
     """What the guest has beside its memory comes to light when QEMU lists it, and is more than was foreseen."""
     async with _spool_on_small_disk(tmp_path, own_lab, MUCH_VIDEO) as visit:
