@@ -13,7 +13,7 @@ DEMO_PACKAGES=(busybox-static cpio libc6-dev libvirt-daemon libvirt-daemon-drive
 
 # Tests: a browser, programs that open a dump, a linter for the scripts; netcat, by which libvirt reaches a socket over SSH.
 DEV_PACKAGES=(
-  binutils fonts-dejavu-core gzip libvirt-clients libwrap0 lz4 netcat-openbsd ovmf qemu-utils shellcheck zstd
+  binutils curl fonts-dejavu-core gzip libvirt-clients libwrap0 lz4 netcat-openbsd ovmf qemu-utils shellcheck zstd
 )
 
 # Not for those who name a browser of their own: make test CHROMIUM=/path/to/it

@@ -153,21 +153,15 @@ def _migrate(plan: LivePlan, limits: Limits, spool: Spool, meter: PauseMeter, re
         report.phase(Phase.CAPTURING, plan.guest.domain.name)
         watch = Watch(plan.guest, migration, limits)
         receive(stream, migration, watch, lambda: _tell(migration, stream, report))
-        machine, captured_at = migration.finish(), instant(plan.guest, meter, report)
+        machine, captured_at = migration.finish(), meter.instant()
     check_it_ran(plan.guest, meter, report)
-    return machine, captured_at
-
-
-def instant(guest: Guest, meter: PauseMeter, report: Report) -> float | None:
-    """When QEMU stopped the guest for the last time (epoch seconds). None, with a warning, if it was not heard."""
-    found = meter.instant()
-    if found is None:
+    if captured_at is None:
         report.warn(
             "instant-unknown",
-            f"QEMU was not heard to stop {guest.domain.name}: captured_at is when the capture began, and how long the guest stood "
-            "still is not known.",
+            f"QEMU was not heard to stop {plan.guest.domain.name}: captured_at is when the capture began, and how long the guest "
+            "stood still is not known.",
         )
-    return found
+    return machine, captured_at
 
 
 def check_it_ran(guest: Guest, meter: PauseMeter, report: Report) -> None:

@@ -29,6 +29,7 @@ def state_of_the_guest(rack: PrivateLibvirt) -> int:
     return state
 
 
+@thorough
 async def test_a_guest_that_stands_still_is_shown_so_for_as_long_as_it_does_and_then_how_its_dump_ended(
     rack: PrivateLibvirt, service: Service, window: OpenWindow
 ) -> None:

@@ -359,3 +359,41 @@ async def test_the_page_says_so_when_its_scripts_are_stopped_on_their_way(framed
     await visitor.page.reload()
     await visitor.page.evaluate("document.getAnimations().forEach((one) => one.finish())")  # six seconds later
     await expect(visitor.page.locator(".script-notice")).to_be_visible()
+
+
+@thorough
+@pytest.mark.parametrize(("kind", "shown_ms"), [("success", 3000), ("info", 3000), ("warning", 3000), ("error", 8000)])
+async def test_a_toast_stays_for_its_time(framed: Service, window: OpenWindow, kind: str, shown_ms: int) -> None:
+    visitor = await window(framed)
+    page, toasts = visitor.page, visitor.page.locator(".toast")
+    await visitor.live()
+    await page.clock.install()
+    await page.evaluate(FLOOD, [kind, 1, None])
+    await expect(toasts).to_have_count(1)
+    await page.clock.run_for(shown_ms - 500)
+    await expect(toasts).to_have_count(1)
+    await page.clock.run_for(1000)
+    await expect(toasts).to_have_count(0)
+
+
+MOVES = """
+async () => {
+  const {glide} = await import(new URL("glide.js", document.querySelector("link[href$='/views/notify.js']").href));
+  const heading = document.getElementById("records-heading");
+  const motions = glide(() => [heading], () => heading.style.setProperty("margin-block-start", "40px"));
+  const styled = getComputedStyle(document.querySelector(".toast"));
+  return [motions.map((motion) => motion.effect.getTiming().duration), styled.animationDuration, styled.transitionDuration];
+}
+"""
+
+
+@thorough
+async def test_nothing_moves_for_who_wants_no_motion(framed: Service, window: OpenWindow) -> None:
+    visitor = await window(framed)
+    await visitor.page.emulate_media(reduced_motion="reduce")
+    await visitor.live()
+    await visitor.page.evaluate(FLOOD, ["info", 1, None])
+    await expect(visitor.page.locator(".toast")).to_have_count(1)
+    motions, animated, moved = await visitor.page.evaluate(MOVES)
+    assert motions == [1]
+    assert (animated, moved) == ("1e-05s", "0s")

@@ -10,6 +10,7 @@ import pytest
 from tests.contract.conftest import ALPHA, BETA, NAMED_1, NAMED_UUID, NEBULA, OFF, OFF_ONE, ONE, TWIN_A, VMS
 from tests.contract.speech import JOBS, RECORDS, Api
 from tests.nodes import SHUTOFF, numbered_uuid
+from tests.thorough import thorough
 
 LIVE_VMS = "/api/telemetry/live-vms"
 STATS = "/api/memory-dumps/stats"
@@ -194,6 +195,7 @@ async def test_stats_are_totals_of_the_records(api: Api) -> None:
     assert stats["last_dump"] == records[0]["timestamp"]
 
 
+@thorough
 async def test_activity_is_the_last_twenty_events_or_as_many_as_are_asked_for(api: Api) -> None:
     for _ in range(2):
         await api.dump(all=True)

@@ -18,6 +18,7 @@ from tests.contract.conftest import ALPHA, ONE
 from tests.contract.speech import Api, Message
 from tests.nodes import node
 from tests.service import Service, run_app, running_service
+from tests.thorough import thorough
 
 
 def trail(service: Service) -> list[Entry]:
@@ -140,6 +141,7 @@ async def test_refusals_are_written_once_and_then_counted(
     assert entry.origin == "127.0.0.1"
 
 
+@thorough
 async def test_a_stranger_who_tries_much_hides_neither_a_guess_nor_what_is_tried_elsewhere(
     service: Service, news: list[Entry]
 ) -> None:

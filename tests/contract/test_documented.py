@@ -1,11 +1,15 @@
-"""Every setting, error code and exit code that the product has is described in its documentation, and nothing else is."""
+"""Every setting, error code and exit code that the product has is described in its documentation, and nothing else is; and what is
+to be typed there works as it is written."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import json
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +17,9 @@ import app
 from app.config import KNOWN_NAMES
 from app.errors import MemoryDumpsError
 from app.web.errors import STATUS
-from tests.service import ROOT
+from tests.contract.speech import Api
+from tests.nodes import Vm, node, numbered_uuid
+from tests.service import ROOT, running_service
 
 ERRORS = (ROOT / "docs" / "errors.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -50,3 +56,25 @@ def test_every_error_code_is_described(code: str) -> None:
 def test_every_status_stands_beside_its_code(code: str, status: int) -> None:
     lines = [line for line in ERRORS.splitlines() if f"`{code}`" in line]
     assert any(str(status) in line for line in lines), lines
+
+
+async def test_what_the_readme_has_typed_works_as_it_is_written(tmp_path: Path) -> None:
+    """From a script: but for where the service is and the token, which its first block sets."""
+    _, _, rest = (ROOT / "README.md").read_text().partition("\n## From a script\n")
+    _, *commands = re.findall(r"^```sh\n(.*?)^```$", rest.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    assert len(commands) > 4
+    vms = (Vm(name="vm-web-01", uuid=numbered_uuid(1)),)
+    with running_service(tmp_path, LIBVIRT_URI=node(tmp_path / "node.xml", vms)) as service:
+        async with Api.of(service) as api:
+            await api.connected()
+        (tmp_path / "var").mkdir()
+        (tmp_path / "var" / "dumps").symlink_to(service.dump_dir)
+        script = "\n".join((f"URL={service.url} TOKEN={service.token}", *commands))
+        pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+        bash = await asyncio.create_subprocess_exec("bash", "-euo", "pipefail", "-c", script, cwd=tmp_path, **pipes)
+        said, complained = (text.decode() for text in await bash.communicate())
+        assert (bash.returncode, complained) == (0, "")
+        (manifest,) = (json.loads(file.read_text()) for file in service.dump_dir.glob("*.manifest.json"))
+    for name in ("sha256", "stored_sha256"):
+        assert said.count(manifest[name]) == 3, said  # in the list of records, in its manifest, by the tool
+    assert '"total_dumps":1' in said

@@ -37,6 +37,7 @@ from app.web.routes import ROUTES
 from app.web.subscriber import PROGRESS
 from tests.contract.conftest import ALPHA, BETA, VMS
 from tests.contract.speech import ANSWER_SEC, CHANGES, FEED, TRIGGER, Api
+from tests.nodes import Vm
 from tests.service import Service, service_environment
 
 LONG_AGO, AFTER_THAT, LATER = (f"{year}-01-01T00:00:00.000000Z" for year in (2001, 2002, 2999))
@@ -266,9 +267,9 @@ def test_what_is_sent_to_each_address_that_changes_something_is_what_it_takes() 
             requests.body(said_of(route, BETA.uuid) or b"", route.body)
 
 
-async def ids_of_a_foreign_dump(api: Api) -> dict[str, str]:
+async def ids_of_a_dump(api: Api, vm: Vm) -> dict[str, str]:
     """Made by another, so that there is something to learn of."""
-    async with api.session.post(TRIGGER, json={"vm_ids": [BETA.uuid]}) as answer:
+    async with api.session.post(TRIGGER, json={"vm_ids": [vm.uuid]}) as answer:
         (job,) = (await answer.json())["jobs"]
     async with api.feed() as feed:
         ended = await feed.ended([job["job_id"]], snapshot=await feed.next())
@@ -276,7 +277,7 @@ async def ids_of_a_foreign_dump(api: Api) -> dict[str, str]:
 
 
 async def test_no_address_tells_a_tenant_of_anothers_vms(api: Api, service: Service, tenant: Caller) -> None:
-    there = await ids_of_a_foreign_dump(api)
+    there = await ids_of_a_dump(api, BETA)
     told: list[object] = []
     for route in ROUTES:
         names_vm = VM in str(SAID.get(route.name))
@@ -295,6 +296,23 @@ async def test_no_address_tells_a_tenant_of_anothers_vms(api: Api, service: Serv
             ]
             told += [(route.name, real, none)] * (real != none)
     assert not told
+
+
+async def test_whatever_an_address_shows_of_a_vm_it_shows_its_tenant(api: Api, service: Service, tenant: Caller) -> None:
+    """Each role's own scope, held against what an administrator is shown."""
+    own = await ids_of_a_dump(api, ALPHA)
+    marks = {ALPHA.uuid, own["job_id"], own["dump_id"]}
+    administrator = Caller("administrator", bearer(service.token), "administrator")
+    shown = 0
+    for route in ROUTES:
+        if route.method != "GET" or tenant.role is None or route.right not in ROLES[tenant.role]:
+            continue
+        told, told_all = [await answer_to(service, route, who, own) for who in (tenant, administrator)]
+        assert told[0] == told_all[0], route.name
+        for mark in marks:
+            assert (mark in told[1]) == (mark in told_all[1]), (route.name, mark)
+            shown += mark in told[1]
+    assert shown > 10
 
 
 def anonymous(body: str, ids: Mapping[str, str]) -> str:
@@ -316,7 +334,7 @@ async def test_the_feed_tells_a_tenant_of_their_own_vms_alone_whatever_they_ask_
             assert not FOREIGN.search(first), topic
             assert topic != "vms" or ALPHA.uuid in first
         cursors = {topic: (await heard(session, f"{ask}&wait=0"))["cursor"] for topic, ask in wanted.items()}
-        await ids_of_a_foreign_dump(api)
+        await ids_of_a_dump(api, BETA)
         own = [(await api.dump(ALPHA.uuid))[0]["job_id"] for _ in range(2)]  # what came late of the first is there with the second
         for topic, socket in sockets.items():
             ended = False

@@ -46,6 +46,13 @@ class PluggedAfterTheLook(Running):
         return super().runs()
 
 
+class Deaf(PauseMeter):
+    """Hears none of QEMU's events."""
+
+    def from_qemu(self, *event: object) -> None:
+        pass
+
+
 @pytest.fixture
 def told() -> list[Line]:
     """What a capture says."""
@@ -53,13 +60,15 @@ def told() -> list[Line]:
 
 
 @contextlib.contextmanager
-def captured(lab: PrivateLibvirt, kind: type[Running], folder: Path, told: list[Line]) -> Iterator[LiveImage]:
+def captured(
+    lab: PrivateLibvirt, kind: type[Running], folder: Path, told: list[Line], listener: type[PauseMeter] = PauseMeter
+) -> Iterator[LiveImage]:
     """What a live capture gives to which ``IDLE`` is of this kind."""
     with contextlib.closing(connect(lab.uri, Patience(60))) as connection:
         found = look_up(connection, IDLE.name)
         guest = kind(connection, found.raw, found.domain)
         where = rendezvous(lab.uri, folder)
-        with budget(guest, where, "test", lambda: True) as allowed, PauseMeter(guest) as meter:
+        with budget(guest, where, "test", lambda: True) as allowed, listener(guest) as meter:
             plan = LivePlan(
                 guest=guest,
                 budget=allowed,
@@ -100,3 +109,13 @@ def test_memory_that_is_plugged_in_after_the_last_look_is_in_the_image_and_in_it
         assert "<memory model='dimm'>" in live.xml
     assert read_header(start).offset_of(4 << 30) > 0
     assert [line for line in told if isinstance(line, WarningLine)] == []
+
+
+def test_instant_that_nobody_heard_is_a_warning_and_is_not_made_up(
+    shapes: PrivateLibvirt, stand: Stand, tmp_path: Path, told: list[Line]
+) -> None:
+    stand(IDLE)
+    virsh(shapes, "resume", IDLE.name)
+    with captured(shapes, Running, tmp_path, told, Deaf) as live:
+        assert live.captured_at is None
+    assert [line.code for line in told if isinstance(line, WarningLine)] == ["instant-unknown"]

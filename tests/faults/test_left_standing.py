@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from app.evidence import PARTIAL
 from demo import Guest, PrivateLibvirt
 from tests.contract.speech import JOBS, Message
-from tests.faults.by_hand import by_hand
+from tests.faults.by_hand import by_hand, left_by_captures
 from tests.faults.conftest import add_running
 from tests.faults.imagelock import ImageLock, image_lock
-from tests.faults.processes import Process
+from tests.faults.processes import Process, eventually
 from tests.faults.scene import ACTIVITY, Scene, Visit, capture_process, staged
 from tests.thorough import thorough
 
@@ -86,15 +87,16 @@ async def test_end_of_a_job_whose_guest_stands_still_says_so_until_it_runs(scene
 async def test_guest_that_a_capture_by_hand_leaves_standing_is_an_alarm_of_the_service_until_it_runs(scene: Scene) -> None:
     image = scene.lab.folder / "guests" / f"{WITH_DISK.name}.disk"
     async with scene.visit() as visit:
-        with image_lock(image) as lock, ThreadPoolExecutor(1) as thread:
-            taken = asyncio.wrap_future(lock.queue(thread))
+        with image_lock(image) as lock, ThreadPoolExecutor(2) as threads:
+            taken = asyncio.wrap_future(lock.queue(threads))
             with by_hand(scene, "--mode", "live") as capture:
-                await asyncio.to_thread(capture.until, "phase", "capturing")
+                warned = asyncio.wrap_future(threads.submit(capture.until, "warning"))
                 await taken
-                assert "stands still" in (await asyncio.to_thread(capture.until, "warning"))["message"]
+                assert "stands still" in (await warned)["message"]
             await visit.feed.until(_alarms)
             lock.let_go()
             await visit.feed.until(_no_alarm)
+        eventually(lambda: not [path for path in left_by_captures(scene) if path.name.endswith(PARTIAL)], "nothing is left of it")
         await visit.assert_all_is_well()
         await visit.assert_dump_succeeds()
 

@@ -39,6 +39,7 @@ from app.foundation import vouching_of
 from app.rights import Role
 from app.scope import WHOLE, Scope
 from app.state import State
+from tests.thorough import thorough
 
 NOW, LATER = "2026-11-23T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"
 SHOP = Scope(vms=("shop-*",))
@@ -392,6 +393,7 @@ def test_who_logs_in_has_used_nothing_up_and_what_is_remembered_is_bounded() -> 
     assert len(attempts._left) <= 2 * MOST
 
 
+@thorough
 async def test_right_or_wrong_a_login_waits_where_too_many_failed(state: State, access: Access) -> None:
     make(state, "bob", password=PASSWORD)
     for number in range(TRIES):

@@ -10,6 +10,7 @@ import pytest
 
 from app.downtime import SUFFIX, Downtime, Promise, broken_promises, promise, take_over
 from app.fifo import FOLDER_PREFIX, Rendezvous
+from tests.thorough import thorough
 
 UUID = "a3090414-a879-482f-852d-f2fd8e7300e5"
 OWNERS = Downtime(UUID, 7, 4321)
@@ -70,6 +71,7 @@ def lookers(where: Rendezvous) -> Iterator[list[Downtime]]:
         one.result()
 
 
+@thorough
 def test_a_promise_that_is_being_made_or_kept_is_neither_lost_nor_taken_for_broken(
     where: Rendezvous, lookers: list[Downtime]
 ) -> None:

@@ -22,7 +22,6 @@ from app.capture.live import (
     Watch,
     allow_probe,
     check_it_ran,
-    instant,
     live_image,
     receive,
 )
@@ -207,14 +206,6 @@ def test_whole_image_outlives_the_libvirtd_that_could_say_whether_the_guest_ran(
     meter = SimpleNamespace(foreign=0)
     check_it_ran(cast("Guest", FakeGuest(_nobody_answers)), cast("PauseMeter", meter), Report("7", told.append))
     assert told == []
-
-
-def test_instant_that_nobody_heard_is_a_warning_and_not_made_up() -> None:
-    guest, report = cast("Guest", FakeGuest()), Report("7", lambda _: None)
-    assert instant(guest, cast("PauseMeter", SimpleNamespace(instant=lambda: 17.5)), report) == 17.5
-    assert report.warnings == []
-    assert instant(guest, cast("PauseMeter", SimpleNamespace(instant=lambda: None)), report) is None
-    assert "captured_at is when the capture began" in report.warnings[0]
 
 
 def test_image_of_a_guest_that_was_suspended_as_its_capture_began_is_refused() -> None:

@@ -37,8 +37,10 @@ export function fillResult(card, job, records) {
 
 /** Those that ended `bad`ly, newest first. */
 export function showEnded(bad, heir) {
+  const all = document.getElementById("dismiss-all");
+  if (bad.length < 2 && all === document.activeElement) heir.focus({ preventScroll: true }); // the button goes
   setHidden(document.getElementById("ended"), bad.length === 0);
-  setHidden(document.getElementById("dismiss-all"), bad.length < 2);
+  setHidden(all, bad.length < 2);
   keyed(document.getElementById("ended-list"), {
     items: bad,
     attribute: "data-job-id",
