@@ -1,4 +1,4 @@
-"""What only root may do on a host, such as mounting a file system: tests of it are skipped for anybody else, and said so."""
+"""What only root may do on a host, mount a file system or be another user: tests of it are skipped for anybody else, and said so."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import os
 
 import pytest
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system; `sudo make test` runs this too")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this; `sudo make test` runs it, too")

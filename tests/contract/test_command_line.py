@@ -24,6 +24,7 @@ from tests.contract.speech import RECORDS, Api
 from tests.contract.test_api import MOMENT, RECORD
 from tests.faults.processes import eventually
 from tests.nodes import Gate, Vm, gate, node, numbered_uuid
+from tests.root import needs_root
 from tests.service import ROOT, Service, running_service, service_environment
 
 SCRIPT = ROOT / "scripts" / "memdump.py"
@@ -245,6 +246,7 @@ sys.exit(memdump.main(["--json", "--all"]))
     assert (code, line["vm"], line["code"]) == (4, "*", "hypervisor-not-responding")
 
 
+@needs_root
 def test_a_user_without_a_name_is_a_number(memdump: CommandLine) -> None:
     command = ["setpriv", "--reuid=54321", "--clear-groups", sys.executable, "-c"]
     script = "import sys; sys.argv = ['memdump']; import scripts.memdump as memdump; print(memdump._user_name())"
