@@ -1,4 +1,4 @@
-"""What only root may do on a host, mount a file system or be another user: tests of it are skipped for anybody else, and said so."""
+"""What only root may do, mount a file system or be another user: tests of it are skipped for anybody else, and say so."""
 
 from __future__ import annotations
 
