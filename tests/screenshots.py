@@ -72,6 +72,7 @@ async def _shoot(on: Watched, name: str, width: int, scheme: Scheme) -> None:
     """The whole page; what lies over it covers what one sees of it without scrolling."""
     await on.visitor.page.set_viewport_size({"width": width, "height": 900 if width > 500 else 780})
     await on.visitor.page.emulate_media(color_scheme=scheme)
+    await on.visitor.page.evaluate("scrollTo(0, 0)")
     await on.settled()
     whole = not await on.visitor.page.locator("dialog:modal").count()
     await on.visitor.page.screenshot(path=FOLDER / f"{name}.png", full_page=whole, animations="disabled")

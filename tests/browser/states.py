@@ -13,7 +13,7 @@ from playwright.async_api import Locator, expect
 from app.errors import DomainBusy, StateUnwritable, VmErrors
 from app.model import Link, Phase, Room
 from app.web.errors import REFERENCE
-from tests.browser.feed import GIB, NAMES, STRANGE_NAMES, Feed, ago, hypervisor, job, line, progress, record, vm
+from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, hypervisor, job, line, progress, record, vm
 from tests.browser.visitor import HOME, Visitor
 from tests.nodes import numbered_uuid
 
@@ -137,8 +137,11 @@ async def refused(on: Watched) -> None:
     page = on.visitor.page
     await chosen(on)
     on.visitor.expect_trouble("status of 409")
-    busy = [DomainBusy(name, "save") for name in NAMES[:2]]
-    errors = [{"vm_id": numbered_uuid(number), "code": each.code, "detail": str(each)} for number, each in enumerate(busy, 1)]
+    picked = page.locator("#vms-list [data-vm-uuid]:has(:checked)")
+    names = await picked.locator('[data-field="name"]').all_inner_texts()
+    uuids = await picked.evaluate_all("(rows) => rows.map((row) => row.dataset.vmUuid)")
+    busy = [DomainBusy(name, "save") for name in names]
+    errors = [{"vm_id": uuid, "code": each.code, "detail": str(each)} for uuid, each in zip(uuids, busy, strict=True)]
     answer = {"detail": str(VmErrors(busy)), "code": VmErrors.code, "errors": errors}
     await page.route("**/trigger", lambda route: route.fulfill(status=409, json=answer))
     await page.locator("#dump-selected").click()
