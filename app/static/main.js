@@ -25,7 +25,13 @@ let drawing = false;
 
 function draw() {
   drawing = false;
-  for (const view of views) view(store.state);
+  for (const view of views) {
+    try {
+      view(store.state);
+    } catch (error) {
+      console.error(error); // the others go on
+    }
+  }
 }
 
 function drawSoon() {

@@ -21,7 +21,7 @@ async def records_csv(request: web.Request) -> web.StreamResponse:
 
 
 async def pieces_of(chunks: AsyncIterator[str]) -> AsyncGenerator[bytes]:
-    """The header with the first rows, then some hundred rows at a time; while one is made, the next is read."""
+    """The header with the first rows, then a thousand rows at a time; while one is made, the next is read."""
     reading = asyncio.create_task(_next(chunks))
     begin = spreadsheet.header()
     try:

@@ -141,7 +141,7 @@ async def one_dump(feed: Feed, count: int) -> None:
     for step in range(3):
         feed.send(progress(number, step / 3, **name))
     feed.say("job", job(number, Phase.COMPLETED, **name))
-    feed.say("record", record(number, dump_id=dump_id(count)))
+    feed.say("record", record(number, dump_id=dump_id(count), timestamp=ago(0)))  # the newest of all
     feed.say("activity", line(count))
     feed.say("stats", Stats(total_dumps=count, total_vms=10, total_size_bytes=count << 30, avg_duration_sec=2.0, last_dump=ago(0)))
     await asyncio.sleep(0)

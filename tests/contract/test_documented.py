@@ -8,6 +8,7 @@ import importlib
 import json
 import pkgutil
 import re
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,8 +71,8 @@ async def test_what_the_readme_has_typed_works_as_it_is_written(tmp_path: Path) 
         (tmp_path / "var").mkdir()
         (tmp_path / "var" / "dumps").symlink_to(service.dump_dir)
         script = "\n".join((f"URL={service.url} TOKEN={service.token}", *commands))
-        pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
-        bash = await asyncio.create_subprocess_exec("bash", "-euo", "pipefail", "-c", script, cwd=tmp_path, **pipes)
+        command = ("bash", "-euo", "pipefail", "-c", script)
+        bash = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, stdout=PIPE, stderr=PIPE)
         said, complained = (text.decode() for text in await bash.communicate())
         assert (bash.returncode, complained) == (0, "")
         (manifest,) = (json.loads(file.read_text()) for file in service.dump_dir.glob("*.manifest.json"))
