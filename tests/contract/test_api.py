@@ -197,7 +197,7 @@ async def test_stats_are_totals_of_the_records(api: Api) -> None:
 
 @thorough
 async def test_activity_is_the_last_twenty_events_or_as_many_as_are_asked_for(api: Api) -> None:
-    for _ in range(2):
+    for _ in range(3):
         await api.dump(all=True)
     await api.dump("alpha")
     everything = (await api.get(f"{ACTIVITY}?limit=1000"))["activity"]
