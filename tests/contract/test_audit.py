@@ -165,7 +165,8 @@ async def test_a_stranger_who_tries_much_hides_neither_a_guess_nor_what_is_tried
             assert answer.status == 401
         async with asyncio.timeout(ANSWER_SEC):
             while not (guesses := [entry for entry in since(service, news) if guessed(entry)]):  # written within a second
-                await asyncio.sleep(0.05)
+                async with elsewhere.get("/healthz") as answer:
+                    assert answer.status == 200
     assert [entry.origin for entry in guesses] == ["127.0.9.1"]
     assert [entry.deed for entry in since(service, news) if entry.origin == "127.0.8.1"] == ["login-refused"]
     assert len([entry for entry in since(service, news) if entry.origin == "127.0.9.1"]) == MOST_OF_ONE + 1
@@ -252,7 +253,8 @@ async def test_entries_are_filtered_by_who_what_and_when(api: Api, news: list[En
     middle = news[len(news) // 2].at
     later = await all_pages(api, f"&from={middle}")
     earlier = await all_pages(api, f"&to={middle}")
-    assert {each["number"] for each in (*earlier, *later)} == {entry.number for entry in news}
+    found = {each["number"] for each in (*earlier, *later)}
+    assert {number for number in found if number <= news[-1].number} == {entry.number for entry in news}  # more may have come
     assert all(each["at"] >= middle for each in later)
     assert all(each["at"] < middle for each in earlier)
     assert await all_pages(api, "&who=nobody%20at%20all") == []
