@@ -136,7 +136,7 @@ class FakeGuest:
         return Call(self._abort)
 
     def _abort(self) -> None:
-        time.sleep(self.abort_sec)
+        time.sleep(self.abort_sec)  # so that it ends after the stream has: who does not wait for it is seen
         self.aborted += 1
 
 
