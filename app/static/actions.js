@@ -1,9 +1,10 @@
 // What a person can ask the service for. Each request has a key in the store: pending already, no more when it has ended, and an error
 // if it was refused.
 
+import { Refusal } from "./ask.js";
 import { isolated } from "./format.js";
+import { send } from "./send.js";
 
-const LONGEST_MS = 30_000;
 const KEPT_MS = 60_000;
 
 /** The actions over `store`; `notify` says a result aloud, `leave` goes to the login page. */
@@ -43,23 +44,13 @@ export function createActions(store, notify, leave) {
   };
 }
 
-/** A refused or failed request; the message is a sentence for a person. `status` is 0 when nobody answered. */
-class Refusal extends Error {
-  constructor(status, sentence, { errors = [], place } = {}) {
-    super(sentence);
-    this.status = status;
-    this.faults = errors;
-    this.place = place;
-  }
-}
-
 async function post(path, body, unanswered) {
   const sent = `${path} ${body}`;
   const key = unanswered.get(sent) ?? randomId();
   unanswered.set(sent, key);
   // Who asks for the same later means another dump.
   setTimeout(() => unanswered.get(sent) === key && unanswered.delete(sent), KEPT_MS);
-  const response = await send(path, body, key);
+  const response = await send(path, body, "look here when the page is live again, and try again if nothing began", { "Idempotency-Key": key });
   const answer = await response.json().catch(() => null);
   // What a proxy says, or an answer that was cut off, does not tell whether the service took it: to try again is the same request.
   if (answer !== null) unanswered.delete(sent);
@@ -72,16 +63,6 @@ function refused(answer, { vm_ids: asked = [] }) {
   const faults = answer?.errors?.length ?? 0;
   if (faults > 1) return `Nothing was started, because ${faults} VMs cannot be dumped now. Leave them out, or try again later.`;
   return faults === 1 && asked.length > 1 ? `Nothing was started: ${answer.detail}` : answer?.detail;
-}
-
-async function send(path, body, key) {
-  const signal = AbortSignal.timeout(LONGEST_MS);
-  try {
-    return await fetch(path, { method: "POST", headers: { "Content-Type": "application/json", "Idempotency-Key": key }, body, signal });
-  } catch {
-    const what = signal.aborted ? `has not answered for ${LONGEST_MS / 1000} seconds` : "cannot be reached";
-    throw new Refusal(0, `The service ${what}. Whether it heard this is not known: look here when the page is live again, and try again if nothing began.`);
-  }
 }
 
 /** `crypto.randomUUID` exists only where the page came by https or from this machine. */

@@ -2,11 +2,16 @@
 
 const LONGEST_MS = 20_000;
 
-/** A question that was refused or not answered. `status` is 0 when nobody answered. */
+/**
+ * What was refused or not answered; the message is a sentence for a person. `status` is 0 when nobody answered; `place` is the field of
+ * the request that the service does not take, such as `$.name`, and `faults` say what is wrong with several.
+ */
 export class Refusal extends Error {
-  constructor(status, sentence) {
+  constructor(status, sentence, { errors = [], place } = {}) {
     super(sentence);
     this.status = status;
+    this.faults = errors;
+    this.place = place;
   }
 }
 

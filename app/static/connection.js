@@ -91,12 +91,12 @@ function overSocket(store, alarm) {
     listen("open", () => {
       last = clock();
       openedAt = performance.now();
-      store.setTransport("websocket");
-      store.setConnection("live");
     });
     listen("message", (event) => {
-      heard = true;
+      heard = true; // only now: a proxy may open one that nothing comes through
       last = clock();
+      store.setTransport("websocket");
+      store.setConnection("live");
       store.receive(JSON.parse(event.data));
     });
     listen("close", (event) => end(event.code));

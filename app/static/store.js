@@ -15,6 +15,8 @@ export function createStore(snapshot) {
   const listeners = new Set();
   const state = {
     cursor: null,
+    version: null,
+    updated: false, // the service is of another version than the page
     hypervisor: null,
     history: null,
     room: null,
@@ -45,6 +47,8 @@ export function createStore(snapshot) {
 
   const takeSnapshot = (message) => {
     takeTime(message);
+    state.version ??= message.version;
+    state.updated = message.version !== state.version;
     for (const name of ["hypervisor", "history", "room", "vms", "jobs", "stats", "activity"]) state[name] = message[name];
     state.records = newest(message.records);
     state.awaited.clear();

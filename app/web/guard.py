@@ -3,8 +3,8 @@
 It asks, in this order: is the Host one of ours (against DNS rebinding); who is it; and, where a browser could be made
 to ask by a page of somebody else, does the request come from our own page and in a form that such a page cannot send.
 A session cookie travels with whatever the browser sends, a Bearer token only with what its owner writes: so the last
-question is put to cookies alone (and to everybody under ``MEMDUMP_AUTH=none``, where being asked is enough). Whoever sends
-a form sends it as one of ``FORM_TYPES``: no other is read.
+question is put to cookies alone (and to everybody under ``MEMDUMP_AUTH=none``, where being asked is enough). The one form that is
+read, whoever sends it, is that of the login, which asks for nothing in the name of a cookie.
 """
 
 from __future__ import annotations
@@ -31,21 +31,8 @@ PUBLIC = frozenset(
 )
 """All that is answered without a login; everything else, known or not, is not. HEAD counts as GET."""
 
-FORMS = frozenset(
-    {
-        ("POST", "/login"),
-        ("POST", "/logout"),
-        ("POST", "/accounts"),
-        ("POST", "/accounts/end-sessions"),
-        ("POST", "/accounts/{name}/change"),
-        ("POST", "/accounts/{name}/password"),
-        ("POST", "/accounts/{name}/remove"),
-        ("POST", "/tokens"),
-        ("POST", "/tokens/password"),
-        ("POST", "/tokens/{number}/revoke"),
-    }
-)
-"""Where a page without JavaScript sends a form; every other change by cookie needs a JSON content type."""
+LOGIN = ("POST", "/login")
+"""Where a page without JavaScript sends a form; every change by cookie needs a JSON content type."""
 
 LISTENING = frozenset({("GET", "/api/memory-dumps/ws"), ("GET", "/api/memory-dumps/changes")})
 """What an open page does by itself: it keeps no session from its idle end."""
@@ -69,8 +56,6 @@ _DEEDS: dict[Right, str] = {
     "administer": "administer this service",
 }
 _SAFE = frozenset({"GET", "HEAD"})
-FORM_TYPES = ("application/json", "application/x-www-form-urlencoded")
-_UNTOLD = "application/octet-stream"
 
 
 @web.middleware
@@ -92,7 +77,7 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     if _changes_something(request):
         if bearer is None:
             _check_origin(request, identity)
-        if bearer is None or (route in FORMS and request.content_type != _UNTOLD):  # of what is not told nothing is read
+        if bearer is None or route == LOGIN:
             _check_content_type(request, route)
     return await _answered(request, handler, bearer, identity)
 
@@ -182,10 +167,8 @@ def _check_content_type(request: web.Request, route: tuple[str, str]) -> None:
     """A page of somebody else can send forms and plain text without asking, JSON it cannot. Raises ``ProblemError``."""
     if request.method in _SAFE:
         return
-    allowed = FORM_TYPES if route in FORMS else ("application/json",)
-    if request.content_type not in allowed:
+    wanted = "application/x-www-form-urlencoded" if route == LOGIN else "application/json"
+    if request.content_type != wanted:
         raise ProblemError(
-            "media-type-unsupported",
-            f"Send the body as {' or '.join(allowed)}, and say so in Content-Type.",
-            headers={"Accept": ", ".join(allowed)},
+            "media-type-unsupported", f"Send the body as {wanted}, and say so in Content-Type.", headers={"Accept": wanted}
         )

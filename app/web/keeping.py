@@ -130,18 +130,13 @@ async def set_password(request: web.Request) -> web.StreamResponse:
 async def own_password(request: web.Request) -> web.StreamResponse:
     """``POST /api/password``."""
     asked = requests.body(await request.read(), requests.OwnPasswordBody)
-    await change_own_password(request, asked.old, asked.new)
-    return web.Response(status=204)
-
-
-async def change_own_password(request: web.Request, old: str, new: str) -> None:
-    """Raises ``PasswordWrong``, ``TooManyLogins``, ``AccountUnknown`` (who is asking has no account here), ``RequestError``."""
     identity = request[keys.IDENTITY]
     if identity.account is None:
         raise AccountUnknown(identity.name)
     address = request.app[keys.PROXIES].address(request)
-    await request.app[keys.ACCESS].check_password(identity.account, old, address or "")
-    await request.app[keys.KEEPING].set_password(None, identity.account, new)
+    await request.app[keys.ACCESS].check_password(identity.account, asked.old, address or "")
+    await request.app[keys.KEEPING].set_password(None, identity.account, asked.new)
+    return web.Response(status=204)
 
 
 async def remove_account(request: web.Request) -> web.StreamResponse:
@@ -168,18 +163,18 @@ async def make_token(request: web.Request) -> web.StreamResponse:
     asked = requests.body(await request.read(), requests.TokenBody)
     about(asked.label)
     made, secret = await request.app[keys.KEEPING].make_token(
-        request[keys.IDENTITY], asked.label, asked.account, asked.role, asked.scope, moment_of(asked.expires_at)
+        request[keys.IDENTITY], asked.label, asked.account, asked.role, asked.scope, _moment_of(asked.expires_at)
     )
     return as_json(NewToken(token=Token.of(made), secret=secret), status=201)
 
 
 async def revoke_token(request: web.Request) -> web.StreamResponse:
     """``POST /api/tokens/{number}/revoke``."""
-    revoked = await request.app[keys.KEEPING].revoke_token(request[keys.IDENTITY], number_of(request))
+    revoked = await request.app[keys.KEEPING].revoke_token(request[keys.IDENTITY], _number_of(request))
     return as_json(Token.of(revoked))
 
 
-def number_of(request: web.Request) -> int:
+def _number_of(request: web.Request) -> int:
     """Raises ``TokenUnknown``."""
     text = request.match_info["number"]
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
@@ -187,7 +182,7 @@ def number_of(request: web.Request) -> int:
     return int(text)
 
 
-def moment_of(text: str | None) -> str | None:
+def _moment_of(text: str | None) -> str | None:
     """Raises ``RequestError``."""
     if text is None:
         return None

@@ -111,14 +111,17 @@ async def _close(request: web.Request, socket: web.WebSocketResponse, code: int,
 
 async def _send(socket: web.WebSocketResponse, subscriber: Subscriber) -> None:
     clock = asyncio.get_running_loop().time
-    if subscriber.first is not None:
-        await socket.send_str(subscriber.first)
+    await socket.send_str(subscriber.first or _alive())
     while True:
         news = await subscriber.next(clock() + SILENCE_SEC)
         for one in news:
             await socket.send_str(subscriber.text_of(one))
         if not news:
-            await socket.send_str(encode(Alive(now=rfc3339(datetime.now(UTC)))).decode())
+            await socket.send_str(_alive())
+
+
+def _alive() -> str:
+    return encode(Alive(now=rfc3339(datetime.now(UTC)))).decode()
 
 
 async def _hear(socket: web.WebSocketResponse) -> None:

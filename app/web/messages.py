@@ -60,6 +60,7 @@ class Snapshot(Answer, frozen=True, kw_only=True, tag_field="type", tag="snapsho
 
     cursor: str
     now: Annotated[Moment, Meta(description="The service's clock.")]
+    version: Annotated[str, Meta(description="The service's.")]
     hypervisor: Hypervisor | None
     history: History | None
     room: model.Room | None

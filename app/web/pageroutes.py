@@ -129,10 +129,7 @@ PAGES = (
         deed="logout",
         group="Pages",
         what="Ends the session.",
-        replies=[
-            Reply(204, "Done; to a request that came as JSON.", content_type=None),
-            Reply(303, "To the login page; to a form.", content_type=None),
-        ],
+        replies=[Reply(204, "Done.", content_type=None)],
     ),
     Route(
         method="GET",

@@ -114,12 +114,11 @@ async def logout_page(request: web.Request) -> web.StreamResponse:
 
 
 async def logout(request: web.Request) -> web.StreamResponse:
-    """``POST /logout``: ends the session. A form is sent on to the login page, a script gets 204."""
+    """``POST /logout``: ends the session."""
     session = request.cookies.get(SESSION_COOKIE)
     if session is not None:
         await request.app[keys.ACCESS].logout(session)
-    by_script = request.content_type == "application/json"
-    response = web.Response(status=204) if by_script else web.Response(status=303, headers={"Location": "/login"})
+    response = web.Response(status=204)
     response.del_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="Strict", secure=is_https(request))
     return response
 

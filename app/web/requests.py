@@ -141,21 +141,6 @@ class TokenBody(_Limits, frozen=True, kw_only=True):
     expires_at: Annotated[str, Meta(description="RFC 3339. Default: when the token that asks does, else never.")] | None = None
 
 
-class KeepForm(msgspec.Struct, frozen=True, kw_only=True):
-    """A form of the pages `/accounts` and `/tokens`; limits are one a line."""
-
-    name: str | None = None
-    role: str | None = None
-    password: str | None = None
-    hypervisors: str | None = None
-    vms: str | None = None
-    groups: str | None = None
-    label: str | None = None
-    account: str | None = None
-    expires: Annotated[str, Meta(description="A day, YYYY-MM-DD, UTC.")] | None = None
-    old: str | None = None
-
-
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """A query string: nothing may stand in it, unless a shape of its own says so."""
 

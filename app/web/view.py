@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from app import model
+from app import __version__, model
 from app.changes import Advance, Change, Changes
 from app.model import rfc3339
 from app.web import messages
@@ -102,6 +102,7 @@ class View:
         message = messages.Snapshot(
             cursor=self._changes.cursor(self._seen),
             now="",
+            version=__version__,
             hypervisor=self._hypervisor,
             history=self._history,
             room=self._room,

@@ -338,6 +338,16 @@ async def accounts(on: Watched) -> None:
     await on.visitor.page.evaluate("document.querySelectorAll('details').forEach((one) => one.setAttribute('open', ''))")
 
 
+async def account_refused(on: Watched) -> None:
+    """A form says why."""
+    page = on.visitor.page
+    on.visitor.expect_trouble("status of 409")
+    await on.visitor.go("/accounts")
+    await page.locator("#new-name").fill("admin")
+    await page.get_by_role("button", name="Make the account").click()
+    await expect(page.get_by_role("alert")).to_be_visible()
+
+
 async def removal(on: Watched) -> None:
     """What asks before an account goes."""
     await accounts(on)
@@ -384,6 +394,7 @@ STATES: dict[str, Bring] = {
     "reference": reference,
     "problem": problem,
     "accounts": accounts,
+    "account-refused": account_refused,
     "removal": removal,
     "tokens": tokens,
     "audit": audit,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
+import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
 from playwright.async_api import WebSocketRoute, expect
 
+from app.model import rfc3339
 from tests.browser.conftest import ALPHA, BETA, GONE, OpenWindow
 from tests.browser.visitor import HOME, SERVICE_IS_AWAY, Visitor
 from tests.faults.scene import memdump
@@ -19,6 +24,7 @@ from tests.thorough import thorough
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FEED = "**/api/memory-dumps/ws*"
+OF_ANOTHER_VERSION = "import app, runpy; app.__version__ = '99.0.0'; runpy.run_module('app', run_name='__main__')"
 WORDS_SEEN = """
 window.words = [];
 addEventListener("DOMContentLoaded", () => {
@@ -85,7 +91,7 @@ async def test_where_websockets_are_blocked_the_page_follows_by_requests_and_say
     before = int(await dumps.inner_text())
     dump_elsewhere(watched, BETA.name)
     await expect(dumps).to_have_text(str(before + 1))
-    dump_elsewhere(watched, BETA.name)
+    dump_elsewhere(watched, ALPHA.name)  # another line than the one before, which may be of the same second
     await expect(dumps).to_have_text(str(before + 2))
     await visitor.page.locator("#signs").click()
     await expect(visitor.page.locator("#health")).to_contain_text("blocks websockets")
@@ -115,10 +121,44 @@ async def test_a_connection_that_fell_silent_is_made_again(watched: Service, win
 
 
 def deafen(socket: WebSocketRoute, sockets: list[WebSocketRoute]) -> None:
-    """The first one is open and says nothing; a later one is the service's."""
+    """The first one is open and says nothing more; a later one is the service's."""
     sockets.append(socket)
     if len(sockets) > 1:
         socket.connect_to_server()
+    else:
+        socket.send(json.dumps({"type": "alive", "now": rfc3339(datetime.now(UTC))}))
+
+
+async def test_a_connection_on_which_nothing_comes_is_not_called_live(watched: Service, window: OpenWindow) -> None:
+    visitor, opened = await window(watched), asyncio.Event()
+    await visitor.context.route_web_socket(FEED, lambda _: opened.set())
+    await visitor.page.reload()
+    await opened.wait()
+    await expect(visitor.page.locator("html")).to_have_attribute("data-ready", "")
+    await expect(visitor.page.locator("#connection")).to_have_text("connecting…")
+
+
+@thorough
+async def test_a_page_that_is_older_than_its_service_asks_to_be_reloaded(small_service: Service, window: OpenWindow) -> None:
+    visitor = await window(small_service)
+    notice, usual = visitor.page.locator("#updated-notice"), small_service.program
+    await visitor.live()
+    visitor.expect_trouble(SERVICE_IS_AWAY)
+    try:
+        small_service.program = (sys.executable, "-c", OF_ANOTHER_VERSION)
+        await expect(notice).not_to_be_visible()
+        small_service.kill()
+        small_service.restart()
+        await expect(notice).to_be_visible()
+        await visitor.live()
+        await notice.get_by_role("link").click()
+        await visitor.live()
+        await expect(visitor.page.locator("footer")).to_have_text("Memory Dumps 99.0.0")
+        await expect(notice).not_to_be_visible()
+    finally:
+        small_service.program = usual
+        small_service.kill()
+        small_service.restart()
 
 
 @thorough

@@ -41,8 +41,13 @@ async def test_without_javascript_one_can_log_in_and_read_everything(small_servi
     assert await visitor.activity.count() >= 1
     buttons = visitor.page.get_by_role("main").get_by_role("button")
     await expect(buttons).to_have_text(["Show"])  # that of the form with filters: no button that could not do anything
-    await visitor.page.locator("#log-out").click()
-    await expect(visitor.page.get_by_role("heading")).to_have_text("Log in")
+    for path, words in (
+        ("/accounts", "only shows what there is"), ("/tokens", "only shows what there is"), ("/logout", "cannot log you out"),
+    ):  # fmt: skip
+        await visitor.go(path)
+        await expect(visitor.page.locator("main noscript > p")).to_contain_text(words)
+        await expect(visitor.page.locator("#log-out")).not_to_be_visible()
+        await expect(visitor.page.locator("[type=submit]:enabled")).to_have_count(0)
 
 
 @thorough

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.web.live import SILENCE_SEC
 from tests.contract.conftest import VMS
 from tests.contract.speech import FEED, JOBS, RECORDS, Api, Feed, Message
 from tests.contract.test_api import ACTIVITY, LIVE_VMS, RECORD, STATS
@@ -49,7 +50,7 @@ async def test_a_feed_begins_with_a_snapshot_of_everything(api: Api) -> None:
     async with api.feed() as feed:
         snapshot = await feed.next()
     assert snapshot.keys() == {
-        "type", "cursor", "now", "vms", "jobs", "stats", "records", "activity", "hypervisor", "history", "room",
+        "type", "cursor", "now", "version", "vms", "jobs", "stats", "records", "activity", "hypervisor", "history", "room",
     }  # fmt: skip
     assert snapshot["type"] == "snapshot"
     assert snapshot["vms"] == (await api.get(LIVE_VMS))["vms"]
@@ -147,7 +148,7 @@ async def test_topics_narrow_the_snapshot_and_what_follows(api: Api, topics: lis
     async with api.feed() as everything, api.feed(f"topics={','.join(topics)}") as feed:
         await everything.next()
         snapshot = await feed.next()
-        assert snapshot.keys() == {"type", "cursor", "now"} | {MEMBER[topic] for topic in topics if topic != "progress"}
+        assert snapshot.keys() == {"type", "cursor", "now", "version"} | {MEMBER[topic] for topic in topics if topic != "progress"}
         job_id = (await api.trigger("alpha"))["jobs"][0]["job_id"]
         wanted = [message for message in await everything_of_a_dump(everything, job_id) if message["type"] in topics]
         if "progress" in topics:  # of which only the newest is promised
@@ -189,6 +190,13 @@ async def test_a_feed_on_which_nothing_happens_says_every_few_seconds_that_it_is
         assert list(alive) == ["type", "now"]
         assert alive["type"] == "alive"
         assert timedelta(seconds=4) < datetime.fromisoformat(alive["now"]) - datetime.fromisoformat(snapshot["now"])
+
+
+async def test_a_feed_that_resumes_says_at_once_that_it_is_alive(api: Api) -> None:
+    cursor = (await api.connected())["cursor"]
+    async with api.feed(f"since={cursor}", deaf_to=()) as feed, asyncio.timeout(SILENCE_SEC - 1):
+        while (await feed.next())["type"] != "alive":
+            pass
 
 
 async def test_the_room_that_is_left_for_dumps_is_told_and_that_it_cannot_be_seen(tmp_path: Path) -> None:

@@ -190,11 +190,10 @@ CHARSETS = ["nonsense", "utf-16", "latin-1", "undefined", "punycode", "utf-7", "
 
 
 @pytest.mark.parametrize("charset", CHARSETS)
-@pytest.mark.parametrize("path", ["/login", "/accounts", "/accounts/nobody/change", "/tokens", "/tokens/password"])
-def test_a_form_that_says_to_be_anything_but_utf_8_is_not_read(service: Service, path: str, charset: str) -> None:
+def test_a_form_that_says_to_be_anything_but_utf_8_is_not_read(service: Service, charset: str) -> None:
     client, form = Client(service), "code=+2AA-&name=\xff&label=\\ud800&x=--"
     kind = f"Content-Type: application/x-www-form-urlencoded; charset={charset}\r\nContent-Length: {len(form)}\r\n"
-    client.say(f"POST {path} HTTP/1.1\r\n{{heads}}{kind}\r\n{form}")
+    client.say(f"POST /login HTTP/1.1\r\n{{heads}}{kind}\r\n{form}")
     status, _, body = client.heard()
     assert (status, b"it is not UTF-8" in body) == (400, True)
 

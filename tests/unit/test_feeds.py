@@ -255,7 +255,7 @@ async def test_a_proxy_is_asked_anew_who_follows_and_nothing_is_missed(
             assert socket.close_code == live.TOO_SLOW
         scene.changes.publish("job", job_of(1, OURS))
         async with client.ws_connect(f"{live.PATH}?since={quote(cursor)}") as socket:
-            assert (await socket.receive_json())["type"] == "job"
+            assert [(await socket.receive_json())["type"] for _ in range(2)] == ["alive", "job"]
 
 
 def app_for(scene: Scene, identity: Identity) -> web.Application:

@@ -43,6 +43,7 @@ export function barView() {
     const stale = state.connection === "offline";
     setAttribute(document.documentElement, "data-stale", stale ? "" : null);
     setHidden(document.getElementById("stale-notice"), !stale);
+    setHidden(document.getElementById("updated-notice"), !state.updated);
     showHypervisor(health, state.hypervisor);
     showHistory(health, state.history);
   };

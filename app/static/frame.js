@@ -1,4 +1,7 @@
-// Light or dark, as the person chose: a classic script in the head, so that no page is ever painted in the other one first.
+// What stands around every page. A classic script in the head: no page is ever painted in another theme than the chosen one first, and
+// no press is lost.
+
+// Light or dark, as the person chose.
 {
   const root = document.documentElement;
   const KEY = "memory-dumps-theme";
@@ -34,3 +37,10 @@
     apply();
   });
 }
+
+// Out: whatever came of it, the login page says who is still in.
+document.addEventListener("click", async ({ target }) => {
+  if (target.id !== "log-out") return;
+  await fetch("/logout", { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }).catch(console.warn);
+  location.assign("/login");
+});
