@@ -115,9 +115,12 @@ class Reader:
     def networks(self, name: str) -> tuple[Network, ...]:
         """Addresses and networks apart by commas or spaces."""
         try:
-            return tuple(ipaddress.ip_network(part) for part in re.split(r"[\s,]+", self._env.get(name, "")) if part)
+            found = tuple(ipaddress.ip_network(part) for part in re.split(r"[\s,]+", self._env.get(name, "")) if part)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}. Write addresses or networks, such as 127.0.0.1, 10.0.0.0/24.") from None
+        if everything := [network for network in found if network.prefixlen == 0]:
+            raise ConfigError(f"{name}: {everything[0]} is everybody. Write addresses or networks, such as 127.0.0.1, 10.0.0.0/24.")
+        return found
 
     def roles(self, name: str) -> GroupRoles:
         """A JSON object of groups and roles; its order is kept."""

@@ -22,6 +22,10 @@ from structlog.stdlib import ProcessorFormatter
 
 from app.errors import ConfigError
 
+HEAD_EVENT = "audit"
+"""The event that tells of an entry of the audit trail; ``head`` in it is the chain's. The last one stands at the head of each new
+file, too: what is logged after it, and anybody can have much logged, does not push it out."""
+
 FILE_NAME = "memdump_to_influx.log"
 FILE_BYTES = 10 * 2**20
 FILES_KEPT = 5
@@ -94,6 +98,18 @@ def _not_parsed(record: logging.LogRecord) -> bool:
 
 class _OwnFile(logging.handlers.RotatingFileHandler):
     """A rotated file that its owner alone may read: it names VMs, people and cases."""
+
+    _head: str | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        if isinstance(record.msg, dict) and record.msg.get("event") == HEAD_EVENT:
+            self._head = self.format(record)
+
+    def doRollover(self) -> None:  # noqa: N802 - the base class calls it so
+        super().doRollover()
+        if self._head is not None and self.stream is not None:
+            self.stream.write(self._head + self.terminator)
 
     def _open(self) -> Any:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -12,7 +12,7 @@ import structlog
 
 from app.access import accounts, sessions, tokens
 from app.access.attempts import Attempts
-from app.access.audit import about, append, note, service_note
+from app.access.audit import about, append, note, nothing_done, service_note
 from app.access.identity import Identity
 from app.access.passwords import Passwords
 from app.access.presence import Key, Presence
@@ -168,12 +168,14 @@ class Access:
         """End the session at once. One that is unknown or has ended already is no error."""
         ended, noted = hash_of(session), note("logout")
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> bool:
             if (name := sessions.end(connection, ended)) is not None:
                 append(connection, replace(noted, who=name))
+            return name is not None
 
         try:
-            await self._state.run(work)
+            if not await self._state.run(work):
+                nothing_done()
         finally:
             self.forget()
 

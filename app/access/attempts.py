@@ -13,8 +13,8 @@ TRIES = 10
 REFILL_SEC = 30.0
 """One more try."""
 
-MOST = 10_000
-"""So many addresses and names, twice over, are remembered; beyond that the one that was tried longest ago is forgotten."""
+MOST = 20_000
+"""So many addresses and so many names are remembered; beyond that the one that was tried longest ago is forgotten."""
 
 _V4_BITS, _V6_BITS = 32, 64  # what one customer has
 
@@ -24,7 +24,8 @@ class Attempts:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._left: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()  # tries, and when there were so many
+        # Tries, and when there were so many. Apart: however many addresses come, no name is forgotten for them.
+        self._left: dict[str, OrderedDict[str, tuple[float, float]]] = {"address": OrderedDict(), "name": OrderedDict()}
 
     def take(self, address: str, name: str | None = None) -> None:
         """One try, also of who names nobody. Raises ``TooManyLogins``, and takes none, where there is none left. Before anything is
@@ -44,15 +45,18 @@ class Attempts:
             self._keep(key, min(self._left_at(key, now) + 1, TRIES), now)
 
     def _left_at(self, key: tuple[str, str], now: float) -> float:
-        tries, at = self._left.get(key, (TRIES, now))
+        kind, which = key
+        tries, at = self._left[kind].get(which, (TRIES, now))
         return min(tries + (now - at) / REFILL_SEC, TRIES)
 
     def _keep(self, key: tuple[str, str], tries: float, now: float) -> None:
-        self._left.pop(key, None)
+        kind, which = key
+        known = self._left[kind]
+        known.pop(which, None)
         if tries < TRIES:
-            self._left[key] = (tries, now)
-        if len(self._left) > 2 * MOST:
-            self._left.popitem(last=False)
+            known[which] = (tries, now)
+        if len(known) > MOST:
+            known.popitem(last=False)
 
 
 def _keys(address: str, name: str | None) -> tuple[tuple[str, str], ...]:

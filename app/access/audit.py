@@ -134,6 +134,18 @@ def about(subject: str, *, kind: str = "", **details: Detail) -> None:
         occasion.subject, occasion.kind, occasion.details = subject, kind, details
 
 
+def asked_by(who: str, via: str) -> None:
+    """Say who is asking, where that is known of somebody who is not let in."""
+    if (occasion := _OCCASION.get()) is not None:
+        occasion.who, occasion.via = who, via
+
+
+def nothing_done() -> None:
+    """What is asked for has been done before, or is not there to be done: there is nothing to tell."""
+    if (occasion := _OCCASION.get()) is not None:
+        occasion.written = True
+
+
 def of_dump(manifest: Manifest) -> dict[str, Detail]:
     """What is told of a dump that was sealed beside its VM's name. The hashes vouch for the manifest, and that for the dump."""
     names = ("dump_id", "uuid", "dump_path", "sha256", "stored_sha256", "reason", "case")

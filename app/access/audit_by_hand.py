@@ -13,11 +13,10 @@ from typing import TypeVar
 
 from app.access.audit import SCHEMA, append, entries_in, head_of, note, of_dump
 from app.access.chain import Finding, Witness, is_hash, line_of, look_over, read_head
-from app.access.trail import LOG_EVENT
 from app.config import Settings
 from app.errors import StateError, StateMissing
 from app.evidence import manifests
-from app.log import FILE_NAME
+from app.log import FILE_NAME, HEAD_EVENT
 from app.model import Manifest
 from app.state import State
 from app.statefile import run_script
@@ -82,7 +81,7 @@ def log_witnesses(log_dir: Path) -> Iterator[Witness]:
     for file in sorted(log_dir.glob(f"{FILE_NAME}*")):
         with contextlib.suppress(OSError), file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                if f'"{LOG_EVENT}"' in line and (witness := _told_in(line, file)) is not None:
+                if f'"{HEAD_EVENT}"' in line and (witness := _told_in(line, file)) is not None:
                     yield witness
 
 
@@ -98,7 +97,7 @@ def _told_in(line: str, file: Path) -> Witness | None:
         said = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or said.get("event") != LOG_EVENT or not isinstance(said.get("head"), str):
+    if not isinstance(said, dict) or said.get("event") != HEAD_EVENT or not isinstance(said.get("head"), str):
         return None
     head = read_head(said["head"])
     return Witness(head.hash, f"the log {file}", head.number) if head is not None and head.number else None

@@ -22,6 +22,7 @@ from app.scope import WHOLE, Scope
 from app.state import State
 
 _DAYS = re.compile(r"([1-9][0-9]{0,4})d")
+_NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 def access_by_hand(arguments: Sequence[str], opened: Callable[[], State]) -> list[str]:
@@ -47,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_rights(adding, role_required=True)
     changing = _deed(account, "change", _change_account, "another role and scope; tokens that reach further are revoked", "NAME")
     _add_rights(changing)
-    changing.add_argument("--whole", action="store_true", help="no limits any more")
+    changing.add_argument(
+        "--whole", action="store_true", help="without the limits that it has; else those of a kind that is not named stay"
+    )
     _deed(account, "password", _password, "set the password, typed or the first line of the input; ends its sessions", "NAME")
     _deed(account, "end-sessions", _end_sessions, "end every session of this name, also of who has no account here", "NAME")
     _deed(account, "remove", _remove_account, "remove it, its sessions and its tokens", "NAME")
@@ -72,7 +75,7 @@ def _deed(
     parser = parsers.add_parser(name, help=what, description=what, allow_abbrev=False)
     parser.set_defaults(deed=deed)
     if positional is not None:
-        parser.add_argument(positional.lower(), metavar=positional, type=int if positional == "NUMBER" else str)
+        parser.add_argument(positional.lower(), metavar=positional, type=_number if positional == "NUMBER" else str)
     return parser
 
 
@@ -92,9 +95,15 @@ def _moment(text: str) -> str | None:
         return rfc3339(datetime.now(UTC) + timedelta(days=int(days[1])))
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return rfc3339(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number of days (30d) nor a date (2026-12-31)") from None
-    return rfc3339(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _number(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a token")
+    return int(text)
 
 
 def _typed_password() -> str:
@@ -134,9 +143,8 @@ def _add_account(connection: sqlite3.Connection, asked: argparse.Namespace) -> l
 
 def _change_account(connection: sqlite3.Connection, asked: argparse.Namespace) -> list[str]:
     before = accounts.named(connection, asked.name)
-    scope = _scope_of(asked)
-    if scope.whole and not asked.whole:
-        scope = WHOLE if asked.role == "administrator" else before.scope
+    base, named = WHOLE if asked.whole or asked.role == "administrator" else before.scope, _scope_of(asked)
+    scope = Scope(hypervisors=named.hypervisors or base.hypervisors, vms=named.vms or base.vms, groups=named.groups or base.groups)
     changed = accounts.change(connection, asked.name, asked.role or before.role, scope, _now())
     append(connection, note("account-changed", changed.name, role=changed.role, scope=str(changed.scope)))
     return [f"{changed.name} is {changed.role} of {changed.scope}."]

@@ -15,7 +15,7 @@ from app.access.audit import Note, append, note
 from app.access.identity import Identity
 from app.access.secrets import TOKEN_PREFIX, hash_of, make_secret
 from app.access.tokens import Token
-from app.errors import AccountUnknown, BeyondOwnRights, TokenUnknown
+from app.errors import AccountUnknown, BeyondOwnRights, RequestError, TokenUnknown
 from app.model import rfc3339
 from app.rights import ROLES, Role
 from app.scope import Scope
@@ -108,10 +108,12 @@ class Keeping:
     ) -> tuple[Token, str]:
         """And its secret, which nobody sees again. Of their own account for everybody, of another for administrators; with no more
         rights than ``by`` has, and no later end than the token that they show: one of less than its account makes none of more."""
-        account, secret, now = account or by.account or accounts.FIRST_NAME, make_secret(TOKEN_PREFIX), _now()
-        if account != by.account:
-            if not by.may("administer"):
-                raise AccountUnknown(account)
+        account, secret, now = account or by.account, make_secret(TOKEN_PREFIX), _now()
+        if account is None and by.may("administer"):
+            raise RequestError(f"Say of which account: {by.name} has none here, and tokens belong to accounts.", place="$.account")
+        if account is None or account != by.account:
+            if account is None or not by.may("administer"):
+                raise AccountUnknown(account or by.name)
         else:
             role, scope = role or by.role, by.scope if scope.whole else scope
             accounts.check(role, scope)  # first: to compare what has no bounds would take as long as one likes

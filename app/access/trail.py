@@ -10,15 +10,13 @@ from dataclasses import dataclass
 import structlog
 
 from app.access.audit import AS_BYTES, Note, append, entry_of, head_of
-from app.access.chain import Entry, Head
+from app.access.chain import EMPTY, Entry, Head
 from app.access.refusals import Refusals
 from app.errors import StateError
+from app.log import HEAD_EVENT
 from app.state import State
 
 log = structlog.get_logger()
-
-LOG_EVENT = "audit"
-"""The event in the program's log that tells of an entry; ``head`` in it is the entry's."""
 
 _LOOK_EVERY_SEC = 1.0
 _CHUNK = 500
@@ -51,7 +49,7 @@ class AuditTrail:
     def __init__(self, state: State) -> None:
         self._state = state
         self._refusals = Refusals()
-        self._told = 0
+        self._told = EMPTY
 
     async def write(self, noted: Note) -> Entry:
         """Write an entry that no other transaction carries. Raises ``StateError``."""
@@ -94,9 +92,8 @@ class AuditTrail:
 
     async def open(self) -> None:
         """Tell the head that is found. What comes after it is told entry by entry."""
-        found = await self.head()
-        self._told = found.number
-        log.info(LOG_EVENT, head=str(found), deed="found")
+        self._told = await self.head()
+        log.info(HEAD_EVENT, head=str(self._told), deed="found")
 
     async def watch(self) -> None:
         """Tell of each new entry, by whichever process, and write what was counted: until cancelled."""
@@ -118,17 +115,20 @@ class AuditTrail:
             await self.write_or_log(each)
 
     async def _tell(self) -> None:
-        """Only what is committed: a head that was rolled back would accuse the trail for ever."""
+        """Only what is committed: a head that was rolled back would accuse the trail for ever. Where the entry that was told last
+        is there no more, or is another one, somebody cut the tail off: that is said, and told from what is there."""
         try:
-            new = await self._state.read(
-                lambda connection: _select(connection, _ALL, _COUNTED, above=self._told, below=_MOST, order="ASC")
-            )
+            there, new = await self._state.read(self._since_told)
         except StateError as error:
             log.error("audit_not_told", code=error.code, message=str(error))
             return
+        if not there:
+            self._told, told = await self.head(), self._told
+            log.error("audit_trail_cut", told=str(told), head=str(self._told))
+            return
         for entry in new:
             log.info(
-                LOG_EVENT,
+                HEAD_EVENT,
                 head=str(entry.head),
                 deed=entry.deed,
                 by=entry.who,
@@ -136,7 +136,13 @@ class AuditTrail:
                 on=entry.subject,
                 result=entry.result,
             )
-            self._told = entry.number
+            self._told = entry.head
+
+    def _since_told(self, connection: sqlite3.Connection) -> tuple[bool, tuple[Entry, ...]]:
+        """Whether the entry that was told last still is what it was, and what came after it."""
+        last = _select(connection, _ALL, 1, above=self._told.number - 1, below=self._told.number + 1, order="ASC")
+        new = _select(connection, _ALL, _COUNTED, above=self._told.number, below=_MOST, order="ASC")
+        return self._told == EMPTY or [one.head for one in last] == [self._told], new
 
 
 def _select(connection: sqlite3.Connection, wanted: Wanted, limit: int, *, above: int, below: int, order: str) -> tuple[Entry, ...]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import DumpDirUnusable, NoSpace
@@ -47,14 +48,28 @@ def reserve(descriptor: int, folder: Path, size_bytes: int, *, already_bytes: in
     """Take room for ``size_bytes`` of an open file in ``folder``, of which ``already_bytes`` are taken.
 
     What does not fit is not even tried: the kernel would take all that is left before it gives up, and whoever writes to the
-    disk in that moment would fail. Raises ``NoSpace`` or ``DumpDirUnusable``.
+    disk in that moment would fail. One capture after the other: of two that look at once, each would take a part of what only one
+    can have. Raises ``NoSpace`` or ``DumpDirUnusable``.
     """
     try:
-        if size_bytes - already_bytes > free_bytes(folder):
-            raise NoSpace(str(folder), size_bytes, free_bytes(folder), taken_bytes(folder, descriptor))
-        os.posix_fallocate(descriptor, 0, size_bytes)
+        with _alone_in(folder):
+            if size_bytes - already_bytes > free_bytes(folder):
+                raise NoSpace(str(folder), size_bytes, free_bytes(folder), taken_bytes(folder, descriptor))
+            os.posix_fallocate(descriptor, 0, size_bytes)
     except OSError as error:
         os.ftruncate(descriptor, already_bytes)
         if error.errno in FULL | {errno.EFBIG}:
             raise NoSpace(str(folder), size_bytes, free_bytes(folder), taken_bytes(folder, descriptor)) from error
         raise DumpDirUnusable(f"Room in {folder} cannot be reserved: {error.strerror}. The guest was not touched.") from error
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """No other capture takes room in ``folder`` meanwhile, where its file system can lock a folder (NFS cannot)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 import uuid_utils
 
+from app.access.audit import nothing_done
 from app.changes import Changes
 from app.config import MAX_WAITING, Settings
 from app.errors import (
@@ -114,6 +115,7 @@ class Pool:
         claim = Claim(idempotency_key, wish.operator, asked, scope) if idempotency_key else None
         async with self._triggering:
             if claim and (earlier := await self._journal.claimed(claim)):
+                nothing_done()
                 return earlier
             self._hypervisor.check()
             known = tuple(one for one in self._hypervisor.domains() if scope.whole or scope.covers(*one.subject))
@@ -133,7 +135,8 @@ class Pool:
         """Ask a job to stop, for the operator ``by``; None if there is no such job in ``scope``. What has ended, or is sealed,
         stays as it is."""
         job = self._held(job_id, scope)
-        if job is None:
+        if job is None or job.phase.final:
+            nothing_done()
             return await self.job(job_id, scope)
         if job_id in self._runs:
             self._runs[job_id].cancel(by)

@@ -15,6 +15,13 @@ from aiohttp.typedefs import Handler
 from app.errors import RequestError
 from app.web.errors import ProblemError
 
+_SHOWN = 200
+
+
+def shown(request: web.Request) -> str:
+    """The path as it is written down: a long one, which anybody may send, would push out of the logs what stands there."""
+    return request.path[:_SHOWN]
+
 
 @web.middleware
 async def utf8_only(request: web.Request, handler: Handler) -> web.StreamResponse:

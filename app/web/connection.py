@@ -130,7 +130,7 @@ async def listen(
         expect = request.headers.get(hdrs.EXPECT)
         if expect is None or expect.lower() == _MET:
             return await answer_it(request)
-        log.info("request", method=request.method, path=request.path, status=417, remote=request.remote)
+        log.info("request", method=request.method, path=request.path[:200], status=417, remote=request.remote)
         return _answer(ProblemError("expectation-failed", f"This service meets no expectation but {_MET}."))
 
     server.request_handler = answer

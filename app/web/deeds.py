@@ -13,12 +13,11 @@ from aiohttp.typedefs import Handler
 
 from app.access.audit import DONE, Deed, Note, Occasion, note, on_occasion
 from app.errors import MemoryDumpsError
-from app.web import guard, keys
+from app.web import address, guard, keys
 from app.web.errors import ProblemError, problem_of
 
 UNKNOWN = "unknown"
 _REFUSED = "refused"
-_LONGEST_PATH = 200
 _REFUSALS = (401, 403)
 _CODES = {413: "body-too-large"}
 
@@ -66,9 +65,9 @@ async def _failed(request: web.Request, deed: Deed | None, code: str, status: in
     Whoever is not known did none of these deeds: all that there is to tell is that they were refused. Of whom we know it is told
     on what they tried it.
     """
-    known = _name(request)
     occasion = request[keys.OCCASION]
-    asked = f"{request.method} {request.path[:_LONGEST_PATH]}"
+    known = _name(request) or occasion.who != UNKNOWN  # by a proxy, which does not say that they may come in
+    asked = f"{request.method} {address.shown(request)}"
     pattern = guard.route_of(request.method, request.match_info.route)[1]
     subject = occasion.subject or " ".join(request.match_info.values())
     if deed == "login" and code != "origin-not-allowed":

@@ -8,7 +8,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from app.web import keys
+from app.web import address, keys
 
 log = structlog.get_logger()
 
@@ -66,7 +66,7 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
             log.info(
                 "request",
                 method=request.method,
-                path=request.path,
+                path=address.shown(request),
                 status=status,
                 duration_ms=round((time.monotonic() - started) * 1000, 1),
                 by=f"{identity.name} ({identity.shown_by})" if identity else None,

@@ -69,7 +69,7 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     if identity is not None:
         request[keys.IDENTITY] = identity
     elif route not in PUBLIC:
-        raise login_required() if bearer is None else login_required("This API token is not known, or was withdrawn.")
+        raise _login_required(request, bearer)
     if identity is not None:
         _check_right(request, identity, route)
     if hdrs.CONTENT_ENCODING in request.headers:
@@ -96,9 +96,27 @@ async def _answered(request: web.Request, handler: Handler, bearer: str | None, 
 async def _who(request: web.Request, bearer: str | None, route: tuple[str, str]) -> Identity | None:
     """Who asks: by a token that is given, else as the settings have it. Raises ``ProblemError``."""
     if bearer is None and request.app[keys.SETTINGS].auth == "proxy":
-        return request.app[keys.PROXIES].who(request) if route not in PUBLIC else None
+        return _said_by_proxy(request, route)
     session = request.cookies.get(SESSION_COOKIE) if bearer is None else None
     return await request.app[keys.ACCESS].who(bearer, session, quiet=route in LISTENING or UNATTENDED in request.headers)
+
+
+def _login_required(request: web.Request, bearer: str | None) -> ProblemError:
+    if bearer is not None:
+        return login_required("This API token is not known, or was withdrawn.")
+    if request.app[keys.SETTINGS].auth == "proxy":
+        return login_required("Come by the proxy that says who you are, or send an API token as 'Authorization: Bearer …'.")
+    return login_required()
+
+
+def _said_by_proxy(request: web.Request, route: tuple[str, str]) -> Identity | None:
+    """Whom the proxy names; of what anybody may ask nobody is refused. Raises ``ProblemError``."""
+    try:
+        return request.app[keys.PROXIES].who(request)
+    except ProblemError:
+        if route in PUBLIC:
+            return None
+        raise
 
 
 def _break_off(request: web.Request) -> None:

@@ -10,6 +10,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from app.access import SESSION_SEC
+from app.access.audit import nothing_done
 from app.errors import RequestError, TooManyLogins
 from app.web import bodies, keys
 from app.web.errors import ProblemError
@@ -118,6 +119,8 @@ async def logout(request: web.Request) -> web.StreamResponse:
     session = request.cookies.get(SESSION_COOKIE)
     if session is not None:
         await request.app[keys.ACCESS].logout(session)
+    else:
+        nothing_done()
     response = web.Response(status=204)
     response.del_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="Strict", secure=is_https(request))
     return response

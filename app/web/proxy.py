@@ -14,9 +14,11 @@ import structlog
 from aiohttp import hdrs, web
 
 from app.access import Identity
+from app.access.audit import asked_by
 from app.config import Settings
 from app.environment import GroupRoles
 from app.rights import Role
+from app.web import address
 from app.web.errors import ProblemError
 
 log = structlog.get_logger()
@@ -40,7 +42,7 @@ class Proxies:
         Raises ``ProblemError``. Where no proxy is asked such a header has no meaning, and does no harm.
         """
         if self._ask and (USER in request.headers or GROUPS in request.headers) and not self._trusts(request.remote):
-            log.warning("proxy_header_forged", remote=request.remote, path=request.path)
+            log.warning("proxy_header_forged", remote=request.remote, path=address.shown(request))
             raise ProblemError(
                 "proxy-not-trusted", f"{request.remote} is none of MEMDUMP_TRUSTED_PROXIES, and may not say who is asking."
             )
@@ -53,6 +55,7 @@ class Proxies:
         name = _name(request)
         role = role_of(_groups(request), self._roles)
         if role is None:
+            asked_by(name, "proxy")
             raise ProblemError("not-allowed", f"{name} may come in, but none of their groups has a role in MEMDUMP_GROUP_ROLES.")
         return Identity(name, "proxy", role)
 

@@ -95,8 +95,19 @@ async def test_a_cancel_is_written_with_its_vm(api: Api, service: Service, news:
     job_id = scheduled["jobs"][0]["job_id"]
     await api.post(f"/api/memory-dumps/jobs/{job_id}/cancel")
     await api.ended([job_id])
+    await api.post(f"/api/memory-dumps/jobs/{job_id}/cancel")  # which changes nothing, so there is nothing to write
     (entry,) = [entry for entry in since(service, news) if entry.deed == "cancel"]
     assert (said(entry), entry.details["job_id"]) == (("cancel", "admin", "one-42", "done"), job_id)
+
+
+async def test_what_does_nothing_is_not_written(api: Api, service: Service, news: list[Entry]) -> None:
+    key = {"Idempotency-Key": "written once"}
+    (job,) = (await api.trigger(ALPHA.name, headers=key))["jobs"]
+    await api.ended([job["job_id"]])
+    assert (await api.trigger(ALPHA.name, headers=key))["jobs"] == [job]
+    async with api.session.post("/logout", json={}) as answer:  # by a token, which has no session
+        assert answer.status == 204
+        assert [said(entry)[::3] for entry in since(service, news)] == [("dump", "scheduled"), ("dump", "sealed")]
 
 
 async def test_login_and_logout_are_written(service: Service, nobody: aiohttp.ClientSession, news: list[Entry]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from aiohttp import WSServerHandshakeError
 from multidict import CIMultiDict
 
+from app.access.audit import entries_in
 from tests.contract.conftest import VMS
 from tests.contract.speech import FEED, RECORDS, TRIGGER
 from tests.nodes import node
@@ -89,6 +91,36 @@ async def test_who_has_no_role_learns_that_and_nothing_else(proxy: aiohttp.Clien
         async with proxy.get("/memory-dumps", headers=named(*groups)) as answer:
             assert answer.status == 403
             assert "none of their groups has a role" in await answer.text()
+
+
+async def test_who_has_no_role_is_written_by_name_and_for_each_thing_that_was_tried(
+    service: Service, proxy: aiohttp.ClientSession
+) -> None:
+    for name in ("mallory", "nick"):
+        headers = {"X-Forwarded-User": name, "Origin": service.url}
+        async with proxy.get("/api/audit", headers=headers) as answer:
+            assert answer.status == 403
+        async with proxy.post(TRIGGER, headers=headers, json={"all": True}) as answer:
+            assert answer.status == 403
+    with sqlite3.connect(f"file:{service.state_dir / 'memory-dumps.sqlite3'}?mode=ro", uri=True) as db:
+        written = [(entry.who, entry.via, entry.deed, entry.subject) for entry in entries_in(db)]
+    db.close()
+    assert [entry for entry in written if entry[0] in ("mallory", "nick")] == [
+        (name, "proxy", "refusal", asked) for name in ("mallory", "nick") for asked in ("GET /api/audit", f"POST {TRIGGER}")
+    ]
+
+
+async def test_what_needs_no_login_knows_whom_the_proxy_names(service: Service, proxy: aiohttp.ClientSession) -> None:
+    async with proxy.get("/readyz", headers=named("staff")) as answer:
+        assert (await answer.json())["status"] in ("ready", "not-ready")
+    async with proxy.get("/readyz", headers=named("other")) as answer:
+        assert (answer.status in (200, 503), await answer.read()) == (True, b"")
+    async with proxy.get("/login", headers=named("staff"), allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/memory-dumps")
+    async with proxy.get("/logout", headers=named("staff")) as answer:
+        assert "log out there" in await answer.text()
+    async with proxy.post("/api/tokens", headers={**named("ops"), "Origin": service.url}, json={"label": "x"}) as answer:
+        assert "There is no account 'anna'" in (await answer.json(content_type=None))["detail"]
 
 
 async def test_the_page_has_no_log_out_where_the_proxy_would_let_one_in_again(proxy: aiohttp.ClientSession) -> None:

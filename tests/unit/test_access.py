@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.access import SCHEMA, SESSION_SEC, Access, Identity, sessions, tokens
 from app.access.access import CACHE_ENTRIES, CACHE_SEC, CODE_SEC, IDLE_SEC
 from app.access.attempts import REFILL_SEC, TRIES
+from app.access.audit import note
 from app.access.presence import Key, Presence, Stay
 from app.access.secrets import hash_of
 from app.access.trail import AuditTrail
@@ -403,3 +405,25 @@ async def test_the_trail_is_told_on_though_a_look_at_it_broke(state: State) -> N
     state.read = breaks  # type: ignore[assignment, method-assign]
     async with watching(trail.watch()):
         await looked_again.wait()
+
+
+@pytest.mark.parametrize("forged", ["DELETE FROM audit WHERE number > 1", "UPDATE audit SET hash = 'x' WHERE number = 3"])
+async def test_a_tail_that_is_cut_off_beside_the_service_is_told(state: State, forged: str) -> None:
+    trail = AuditTrail(state)
+    await trail.open()
+    for name in ("a", "b", "c"):
+        await trail.write(note("dump", name))
+    await trail.close()  # told
+
+    def forge(connection: sqlite3.Connection) -> None:
+        for trigger in ("audit_is_not_changed", "audit_is_not_shortened"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute(forged)
+
+    await state.run(forge)
+    with structlog.testing.capture_logs() as told:
+        await trail.close()
+        await trail.write(note("dump", "d"))
+        await trail.close()
+        await trail.close()
+    assert [(line["event"], line["log_level"]) for line in told] == [("audit_trail_cut", "error"), ("audit", "info")]

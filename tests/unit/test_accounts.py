@@ -387,10 +387,20 @@ def test_who_logs_in_has_used_nothing_up_and_what_is_remembered_is_bounded() -> 
     for _ in range(TRIES * 3):
         attempts.take("10.0.0.1", "bob")
         attempts.give_back("10.0.0.1", "bob")
-    assert not attempts._left
+    assert not any(attempts._left.values())
     for number in range(MOST + 10):
         attempts.take(str(number), str(number))
-    assert len(attempts._left) <= 2 * MOST
+    assert [len(known) for known in attempts._left.values()] == [MOST, MOST]
+
+
+def test_a_name_stays_locked_however_many_addresses_come_without_one() -> None:
+    attempts = Attempts(lambda: 0.0)
+    for number in range(TRIES):
+        attempts.take(f"10.0.0.{number}", "admin")
+    for number in range(MOST + 10):
+        attempts.take(f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::1")
+    with pytest.raises(TooManyLogins):
+        attempts.take("10.0.1.1", "admin")
 
 
 @thorough
@@ -441,19 +451,23 @@ async def test_accounts_and_tokens_are_kept_from_a_command_line(
     assert state.run_now(accounts.every)[1].scope == WHOLE
     by_hand(file, "token", "revoke", "1")
     assert "nightly" not in by_hand(file, "token", "list", "--account", "bob")
+    assert "viewer of VMs x." in by_hand(file, "account", "change", "bob", "--whole", "--vm", "x")
+    assert "viewer of VMs x, groups red." in by_hand(file, "account", "change", "bob", "--group", "red")
     by_hand(file, "account", "remove", "bob")
     assert [one.name for one in state.run_now(accounts.every)] == ["admin"]
     written = await state.read(lambda connection: list(entries_in(connection)))
     assert {entry.via for entry in written} == {"command-line"}  # the login, too: no request asked for it
     assert [entry.deed for entry in written if entry.deed != "login"] == [
-        "account-made", "password-changed", "token-made", "account-changed", "account-changed", "token-revoked", "account-removed",
+        "account-made", "password-changed", "token-made", "account-changed", "account-changed", "token-revoked", "account-changed",
+        "account-changed", "account-removed",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "arguments",
     [["account"], ["account", "add", "bob"], ["account", "add", "bob", "--role", "king"], ["token", "revoke", "x"],
-     ["token", "add", "x", "--expires", "soon"], ["token", "sell", "1"]],
+     ["token", "add", "x", "--expires", "soon"], ["token", "sell", "1"],
+     ["token", "add", "x", "--expires", "9999-12-31T23:59:59-14:00"], ["token", "revoke", "9" * 20], ["token", "revoke", "-1"]],
 )  # fmt: skip
 def test_wrong_usage_says_what_is_meant(file: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

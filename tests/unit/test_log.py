@@ -135,6 +135,18 @@ def test_the_file_is_rotated_and_its_owner_alone_may_read_it(tmp_path: Path, ope
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "log").iterdir()} == {0o600}
 
 
+def test_the_last_head_of_the_audit_trail_stands_in_every_file(tmp_path: Path, opened: Log) -> None:
+    log = structlog.get_logger()
+    for head in ("1:aa", "2:bb"):
+        log.info("audit", head=head)
+    for _ in range(40):
+        log.info("long", text="x" * (FILE_BYTES // 10))
+    opened.close()
+    for path in (tmp_path / "log").iterdir():
+        first = json.loads(path.read_text().partition("\n")[0])
+        assert (first["event"], first["head"]) == ("audit", "1:aa" if path.name.endswith(".4") else "2:bb"), path.name
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match=r"MEMDUMP_LOG_DIR='.*/file/log' cannot be written"):
