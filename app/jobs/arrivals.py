@@ -7,6 +7,7 @@ The folder's time of change is looked at every second, which works on every file
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class Arrivals:
         self._recorder = recorder
         self._journal = journal
         self._settled_ns = 0
+        self._damaged: dict[str, tuple[int, ...]] = {}  # what was not whole, as it was then
 
     async def watch(self) -> None:
         """Until cancelled."""
@@ -54,6 +56,8 @@ class Arrivals:
     async def look(self) -> None:
         """Record what is new. Raises ``OSError``, ``StateError``."""
         changed_ns = await asyncio.to_thread(lambda: self._dump_dir.stat().st_mtime_ns)
+        for name in await asyncio.to_thread(self._mended):
+            await self._arrived(name, settled=True)
         if changed_ns == self._settled_ns:
             return
         settled = not 0 <= time.time_ns() - changed_ns < _SETTLED_SEC * 1e9
@@ -64,16 +68,35 @@ class Arrivals:
                 await self._arrived(name, settled)
         self._settled_ns = changed_ns if settled else 0
 
+    def _mended(self) -> list[str]:
+        """Those that were not whole, have changed since, and change no more. Blocks."""
+        found = []
+        for name, was in self._damaged.items():
+            with contextlib.suppress(OSError):  # it may have been removed
+                path = self._dump_dir / name
+                if _identity(path) != was and _age_sec(path) >= _SETTLED_SEC:
+                    found.append(name)
+        return found
+
     async def _arrived(self, name: str, settled: bool) -> None:
+        path = self._dump_dir / name
         try:
-            manifest = await asyncio.to_thread(read_manifest, self._dump_dir / name)
+            identity = await asyncio.to_thread(_identity, path)
+            manifest = await asyncio.to_thread(read_manifest, path)
         except ManifestDamaged as error:
             if settled:
                 self._known.add(name)
+                self._damaged[name] = identity
                 await self._journal.tell(activity_now("error", error.code, f"{error} The dump beside it has no record."))
             return
         await self._recorder.record(manifest, unsure=True)
         self._known.add(name)
+        self._damaged.pop(name, None)
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _age_sec(path: Path) -> float:

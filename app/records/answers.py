@@ -105,7 +105,7 @@ class Address:
     def _advice(self, status: int, about: str) -> str:
         if status == HTTPStatus.NOT_FOUND:
             return f"Make the database {self.database!r} there, or correct INFLUX_DB."
-        if status == HTTPStatus.BAD_REQUEST and _ABOUT_DATABASE in about:
+        if status == HTTPStatus.BAD_REQUEST and (_ABOUT_DATABASE in about or "db name" in about):
             return f"It does not take {self.database!r} as the name of a database: correct INFLUX_DB."
         if status == HTTPStatus.UNPROCESSABLE_ENTITY:
             return "If it has as many databases, tables or columns as it takes, make room there, or set INFLUX_DB to another one."

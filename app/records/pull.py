@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS first_pulls (
 
 SEC_NS = 1_000_000_000
 PAGE = 2000
-"""Rows that one question may bring."""
+"""Rows that one question may bring; as many more as this, where a single instant has them."""
+MOST = 100 * PAGE
 
 RECENT_NS = 3600 * SEC_NS
 AHEAD_NS = 24 * 3600 * SEC_NS
@@ -70,13 +71,14 @@ class Sweep:
     """How far a sweep is: everything from ``upper_ns`` up has been asked for.
 
     ``read_ns`` is a stretch, from and to, that an earlier process has read already. ``ceiling_ns``: windows do not grow
-    beyond it, since one of that size was too wide; where nothing is, it rises again.
+    beyond it, since one of that size was too wide; where nothing is, it rises again. ``limit`` is how many rows to ask for.
     """
 
     upper_ns: int
     width_ns: int = _FIRST_NS
     ceiling_ns: int = _WIDEST_NS
     read_ns: tuple[int, int] | None = None
+    limit: int = PAGE
 
     @property
     def done(self) -> bool:
@@ -93,12 +95,15 @@ class Sweep:
         lowest = self.read_ns[1] if self.read_ns is not None else 0
         return max(lowest, self.upper_ns - self.width_ns), self.upper_ns
 
-    def after(self, rows: int, limit: int = PAGE) -> Sweep:
-        """The next step, when the window gave so many rows. A full one may have had more: it is asked again by halves."""
+    def after(self, rows: int) -> Sweep:
+        """The next step, when the window gave so many rows. A full one may have had more: it is asked again by halves, and where it
+        cannot be halved for more."""
         since, until = self.window()
-        if rows >= limit and until - since > _SHORTEST_NS:
+        if rows >= self.limit and until - since > _SHORTEST_NS:
             return replace(self, width_ns=(until - since) // 2)
-        growth = 8 if rows * 16 < limit else 2 if rows * 4 < limit else 1
+        if rows >= self.limit and self.limit < MOST:
+            return replace(self, limit=self.limit * 10)
+        growth = 8 if rows * 16 < self.limit else 2 if rows * 4 < self.limit else 1
         ceiling = min(_WIDEST_NS, self.ceiling_ns * 2) if rows == 0 else self.ceiling_ns
         return self._at(since, min(self.width_ns * growth, ceiling), ceiling)
 
@@ -126,11 +131,11 @@ async def rows_between(reader: Reader, since_ns: int, until_ns: int) -> AsyncIte
 
     Raises ``HistoryError``.
     """
-    width_ns = until_ns - since_ns
+    width_ns, limit = until_ns - since_ns, PAGE
     while since_ns < until_ns:
         end_ns = min(until_ns, since_ns + width_ns)
         try:
-            rows = await reader.window(since_ns, end_ns, limit=PAGE)
+            rows = await reader.window(since_ns, end_ns, limit=limit)
         except HistoryTooWide:
             width_ns = (end_ns - since_ns) // 2
             if width_ns < _SHORTEST_NS:
@@ -138,7 +143,11 @@ async def rows_between(reader: Reader, since_ns: int, until_ns: int) -> AsyncIte
             continue
         yield rows
         last_ns = int(str(rows[-1]["time"])) if rows else since_ns
-        full = len(rows) >= PAGE
+        full = len(rows) >= limit
+        if full and last_ns - since_ns < _SHORTEST_NS and limit < MOST:
+            limit *= 10
+            continue
+        limit = PAGE
         since_ns = end_ns if not full else max(last_ns, since_ns + _SHORTEST_NS)
         width_ns = width_ns if full else width_ns * 2
 

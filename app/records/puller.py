@@ -14,7 +14,6 @@ from app.records.pull import (
     AHEAD_NS,
     AT_ONCE,
     ILL_NS,
-    PAGE,
     RECENT_NS,
     FirstPull,
     Progress,
@@ -99,7 +98,7 @@ class Puller:
             return
         since_ns, until_ns = sweep.window()
         try:
-            rows = await self._history.window(since_ns, until_ns, limit=PAGE)
+            rows = await self._history.window(since_ns, until_ns, limit=sweep.limit)
         except HistoryTooWide:
             self._sweep = sweep.narrower()
             return

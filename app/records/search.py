@@ -106,8 +106,11 @@ def _found(connection: sqlite3.Connection, filters: Filters, piece: _Piece) -> s
 
 
 def _sample(connection: sqlite3.Connection) -> list[bytes]:
-    rows = connection.execute("SELECT haystack FROM records ORDER BY number DESC LIMIT ?", (_SAMPLE,))
-    return [haystack for (haystack,) in rows]
+    """Some from everywhere: the newest may lie in another folder than nearly all others."""
+    newest = _one(connection, "SELECT coalesce(max(number), 0) FROM records")
+    numbers = json.dumps([newest - newest * step // _SAMPLE for step in range(_SAMPLE)])
+    question = "SELECT haystack FROM json_each(?) AS wanted CROSS JOIN records ON number = wanted.value"
+    return [haystack for (haystack,) in connection.execute(question, (numbers,))]
 
 
 def _with_trigrams(connection: sqlite3.Connection, needle: bytes, match: str) -> list[int] | None:

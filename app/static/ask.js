@@ -22,7 +22,7 @@ export async function askJson(path, signal) {
   signal.throwIfAborted();
   if (response.ok && answer !== null) return answer;
   console.warn(path, response.status, answer);
-  throw new Refusal(response.status, answer?.detail ?? `The service answered with HTTP status ${response.status} and no explanation.`);
+  throw new Refusal(response.status, answer?.detail ?? `The service answered with HTTP status ${response.status} and no explanation. Try again; its log may tell more.`);
 }
 
 async function answered(path, signal) {

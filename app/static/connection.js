@@ -6,7 +6,7 @@ const OFFLINE_AFTER_MS = 4000;
 const BLOCKED_AFTER = 2;
 const TOO_SLOW = 4008;
 const STEADY_MS = 2000;
-const OPENS_WITHIN_MS = 4000;
+const SPEAKS_WITHIN_MS = 4000;
 const ANSWERS_WITHIN_MS = 4000; // in a network that swallows everything; the wait for the next try goes on meanwhile
 const SILENT_MS = 12_000; // the service says something every five seconds
 const SUSPICIOUS_MS = 7000;
@@ -50,7 +50,7 @@ export async function connect(store, leave) {
     blocked = !heard && status === 200 ? blocked + 1 : 0;
     if (blocked >= BLOCKED_AFTER) {
       const requests = await import("./requests.js").catch(() => null); // the service may be away at this very moment
-      status = (await requests?.follow(store, alarm)) ?? 0; // until it fails, or a websocket is worth another try
+      status = (await requests?.follow(store, alarm)) ?? 0; // until it fails, or a websocket speaks
       if (status === 200) continue; // and if that fails, too, we are back here at once
       blocked = BLOCKED_AFTER - 1;
       failures = 0;
@@ -72,12 +72,12 @@ function overSocket(store, alarm) {
     const socket = new WebSocket(address(store.state.cursor));
     let heard = false;
     let last = clock();
-    let openedAt = Infinity;
+    let heardAt = Infinity;
     const end = (code) => {
       ears.abort();
       unwatch();
       socket.close();
-      resolve({ heard, steady: heard && performance.now() - openedAt > STEADY_MS, code });
+      resolve({ heard, steady: performance.now() - heardAt > STEADY_MS, code });
     };
     const ears = new AbortController();
     const listen = (event, act) => socket.addEventListener(event, act, { signal: ears.signal });
@@ -85,15 +85,12 @@ function overSocket(store, alarm) {
 
     // A connection that a laptop slept through, or that a proxy forgot, looks open and says nothing.
     const unwatch = alarm.watch((woken) => {
-      const longest = socket.readyState === WebSocket.CONNECTING ? OPENS_WITHIN_MS : woken ? SUSPICIOUS_MS : SILENT_MS;
+      const longest = !heard ? SPEAKS_WITHIN_MS : woken ? SUSPICIOUS_MS : SILENT_MS;
       if (silence() > longest) end(null);
     });
-    listen("open", () => {
-      last = clock();
-      openedAt = performance.now();
-    });
     listen("message", (event) => {
-      heard = true; // only now: a proxy may open one that nothing comes through
+      heard = true; // only now it is live: a proxy may open one that nothing comes through
+      heardAt = Math.min(heardAt, performance.now());
       last = clock();
       store.setTransport("websocket");
       store.setConnection("live");

@@ -40,7 +40,8 @@
 
 document.addEventListener("click", async ({ target }) => {
   if (target.id !== "log-out") return;
-  const answer = await fetch("/logout", { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }).catch(() => null);
+  const asked = { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}", signal: AbortSignal.timeout(8000) };
+  const answer = await fetch("/logout", asked).catch(() => null);
   if (answer?.ok || answer?.status === 401) location.assign("/login");
   else target.textContent = "Not logged out: try again";
 });

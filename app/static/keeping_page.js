@@ -26,6 +26,7 @@ const VALUES = {
   date: (day) => `${day}T00:00:00Z`,
 };
 
+const LONGEST_MS = 10_000;
 const said = document.getElementById("said");
 const made = document.getElementById("made");
 const written = new Map();
@@ -52,8 +53,8 @@ async function act(form) {
     setNotice(said, DONE[form.dataset.deed](answer));
     form.reset();
     refused(form, null);
-    await readAnew();
     showSecret(form.dataset.deed, answer);
+    await readAnew(form);
   } catch (refusal) {
     if (!(refusal instanceof Refusal)) throw refusal;
     console.warn(form.action, refusal);
@@ -89,22 +90,24 @@ function refused(form, refusal) {
     notice.dataset.kind = "error";
     form.querySelector(":scope > .button-row").before(notice);
   }
-  setNotice(notice, refusal?.message);
+  setNotice(notice, refusal?.message.replace(/ \(at \$[^)]*\)/, "")); // that is for programs; here the field is marked
   const input = form.elements[refusal?.place?.slice(2)];
   input?.setAttribute("aria-invalid", "true");
   input?.focus();
 }
 
-/** The list as the server writes it now. The keyboard stays with its entry, or goes to the heading; what is the same as before stays, and
- * with it what is being filled in there. */
-async function readAnew() {
-  const entry = document.activeElement.closest("#kept li");
-  const response = await fetch(location.pathname, { cache: "no-store" }).catch(() => null);
-  if (response?.redirected) {
-    location.assign(response.url); // to the login: it was one's own session that ended
+/**
+ * The list as the server writes it now, after `form` was sent. The keyboard stays with its entry, or goes to the heading; what is the
+ * same as before stays, and so does what is being filled in elsewhere.
+ */
+async function readAnew(form) {
+  const entry = form.closest("#kept li");
+  const response = await fetch(location.pathname, { cache: "no-store", signal: AbortSignal.timeout(LONGEST_MS) }).catch(() => null);
+  if (!document.getElementById("made")?.checkVisibility() && (response?.redirected || response?.status === 403)) {
+    location.assign(response.url); // one's own session ended by it, or one's right to see this
     return;
   }
-  if (!response?.ok) {
+  if (!response?.ok || response.redirected) {
     setNotice(said, `${said.textContent} The list could not be read again: it may be out of date.`);
     return;
   }
@@ -114,11 +117,26 @@ async function readAnew() {
   remember(list);
   for (const [id, html] of written) {
     const known = document.getElementById(id);
-    if (known && known !== entry && before.get(id) === html) page.getElementById(id).replaceWith(known);
+    if (!known) continue;
+    if (before.get(id) === html) page.getElementById(id).replaceWith(known);
+    else carryOver(known, page.getElementById(id), form);
   }
   document.getElementById("kept").replaceWith(list);
   switchOn();
-  if (entry) (document.getElementById(entry.id)?.querySelector("summary, button") ?? document.querySelector("h1")).focus();
+  if (!entry) return;
+  const again = document.getElementById(entry.id)?.querySelector(`[action="${form.getAttribute("action")}"]:not([popover]) [type=submit]`);
+  (again ?? document.querySelector("h1")).focus();
+}
+
+/** What is open in an entry, and what is being filled in in its forms but `sent`. */
+function carryOver(before, after, sent) {
+  const [open, opens] = [before, after].map((entry) => entry.querySelector("details"));
+  if (open) opens.open = open.open;
+  for (const form of before.querySelectorAll("form")) {
+    if (form === sent) continue;
+    const then = after.querySelector(`[action="${form.getAttribute("action")}"]`);
+    for (const { name, value } of form.elements) if (name) then.elements[name].value = value;
+  }
 }
 
 /** Of each entry, how the server wrote it. */

@@ -18,9 +18,9 @@ export function keyOf(view) {
 
 /**
  * The list at `view`. `told` is called when it changed by itself. `shown` is what is to be seen, `latest` what is known: with
- * `accept`, the one becomes the other.
+ * `accept`, the one becomes the other. `written` is the page of `first` as the server wrote it, if it is not of the newest.
  */
-export function createList(first, told, leave, ask = askLate) {
+export function createList(first, written, told, leave, ask = askLate) {
   let asking = new AbortController();
   let following = new AbortController();
   let timer = null;
@@ -87,6 +87,10 @@ export function createList(first, told, leave, ask = askLate) {
     if (records === seen.records && total === seen.total) return;
     const begins = seen.records === undefined;
     seen = { records, total };
+    if (begins && written && first === list.view) {
+      take({ view: first, ...written });
+      return told();
+    }
     if (begins) return load();
     if (list.error) load();
     else if (!list.busy) catchUp();

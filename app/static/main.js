@@ -15,11 +15,12 @@ import { statsView } from "./views/stats.js";
 const FRESHEN_MS = 15_000; // "4 min ago" grows old by itself
 const UNREACHABLE = "The service cannot be reached. Nothing was asked of it; try again when the page is live.";
 
-const { vms, rows, ...seed } = JSON.parse(document.getElementById("seed").textContent);
-const store = createStore({ ...seed, vms: takeVms(vms), records: [...takeRows(rows), ...seed.records], activity: readLines() });
+const { vms, rows, list, ...seed } = JSON.parse(document.getElementById("seed").textContent);
+const records = takeRows(rows);
+const store = createStore({ ...seed, vms: takeVms(vms), records: [...records, ...seed.records], activity: readLines() });
 const leave = () => window.location.assign(`/login?next=${encodeURIComponent(window.location.pathname + window.location.search)}`);
 const actions = lateActions();
-const views = [barView(), statsView(), alarmsView(), controlView(store, actions, notify), lateJobsView(), recordsView(store, notify, leave), activityView(), doorsView(store, notify, leave)];
+const views = [barView(), statsView(), alarmsView(), controlView(store, actions, notify), lateJobsView(), recordsView(store, list && { records, ...list }, notify, leave), activityView(), doorsView(store, notify, leave)];
 
 let drawing = false;
 

@@ -2,24 +2,48 @@
 
 const WAIT_SEC = 25;
 const TRY_SOCKET_MS = 60_000;
+const SPEAKS_WITHIN_MS = 4000;
 const LATE_MS = 10_000;
 
 /**
- * Feed `store` until that fails or a minute is over, when a websocket is worth another try; gives the last HTTP status, 0 if there was
- * no answer.
+ * Feed `store` until that fails or a websocket speaks, for which one is tried beside it each minute; gives the last HTTP status, 0 if
+ * there was no answer.
  */
 export async function follow(store, alarm) {
-  const until = performance.now() + TRY_SOCKET_MS;
-  store.setTransport("requests");
-  // The first one asks for what is there and does not wait: so one knows at once that this way works.
-  for (let wait = 0; performance.now() < until; wait = WAIT_SEC) {
-    const answer = await ask(store.state.cursor, wait, alarm);
-    if (answer.status !== 200) return answer.status;
-    store.setConnection("live");
-    for (const message of answer.messages) store.receive(message);
-    store.setCursor(answer.cursor);
+  let spoken = false;
+  const tries = setInterval(async () => {
+    spoken ||= await socketSpeaks();
+  }, TRY_SOCKET_MS);
+  try {
+    store.setTransport("requests");
+    // The first one asks for what is there and does not wait: so one knows at once that this way works.
+    for (let wait = 0; !spoken; wait = WAIT_SEC) {
+      const answer = await ask(store.state.cursor, wait, alarm);
+      if (answer.status !== 200) return answer.status;
+      store.setConnection("live");
+      for (const message of answer.messages) store.receive(message);
+      store.setCursor(answer.cursor);
+    }
+    return 200;
+  } finally {
+    clearInterval(tries);
   }
-  return 200;
+}
+
+/** Whether anything comes through a websocket now. */
+function socketSpeaks() {
+  return new Promise((resolve) => {
+    const url = new URL("/api/memory-dumps/ws?topics=room", window.location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(url);
+    const end = (spoken) => {
+      resolve(spoken);
+      socket.close();
+    };
+    socket.addEventListener("message", () => end(true));
+    socket.addEventListener("close", () => end(false));
+    setTimeout(end, SPEAKS_WITHIN_MS, false);
+  });
 }
 
 async function ask(cursor, wait, alarm) {

@@ -31,6 +31,9 @@ IDLE_SEC = 75.0
 """So long one is kept on which nothing is asked any more. Longer than nginx and others keep theirs to us (60 s), so that it is they
 who end it: what they send on one that we end just then would be lost."""
 
+LINE_BYTES = 32 * 1024
+"""Of a request's first line: a name of 4 KiB and a piece to look for, each percent-encoded."""
+
 LINGER_SEC = 2.0
 """So long what still comes of a refused body is dropped, for its sender to read why; then the connection ends."""
 
@@ -100,7 +103,11 @@ def _connection_of(request: web.BaseRequest) -> Connection:
 
 def _unreadable(error: BaseException | None) -> ProblemError:
     """What was sent is not repeated: it may be a cookie."""
-    why = "a line of it is too long (8190 bytes at most)" if isinstance(error, LineTooLong) else "it is not valid HTTP/1.1"
+    why = (
+        f"a line of it is too long (8190 bytes at most, the first one {LINE_BYTES})"
+        if isinstance(error, LineTooLong)
+        else "it is not valid HTTP/1.1"
+    )
     return ProblemError("request-malformed", f"The request cannot be read: {why}.")
 
 
@@ -151,6 +158,7 @@ def _connection(server: web.Server, loop: asyncio.AbstractEventLoop, head_sec: f
         auto_decompress=False,
         lingering_time=LINGER_SEC,
         keepalive_timeout=IDLE_SEC,
+        max_line_size=LINE_BYTES,
     )
     connection.head_sec = head_sec
     return connection

@@ -75,9 +75,10 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     if hdrs.CONTENT_ENCODING in request.headers:
         raise ProblemError("media-type-unsupported", "Send the body as it is, without Content-Encoding.")
     if _changes_something(request):
-        if bearer is None:
+        by_token = identity is not None and identity.via == "token"
+        if not by_token:
             _check_origin(request, identity)
-        if bearer is None or route == LOGIN:
+        if not by_token or route == LOGIN:
             _check_content_type(request, route)
     return await _answered(request, handler, bearer, identity)
 

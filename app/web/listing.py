@@ -18,7 +18,7 @@ from app.errors import RequestError
 from app.records.search import Filters, Order
 from app.web import requests
 from app.web.answers import Record
-from app.web.asked import CsvQuery, RangeQuery
+from app.web.asked import CsvQuery, RangeQuery, cursor_of
 from app.web.sight import Sight
 from app.web.view import NEWEST_RECORDS, Snapshot
 
@@ -73,11 +73,13 @@ _FIELDS = sorted(msgspec.structs.fields(ListQuery), key=lambda field: field.enco
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A page of the list. ``problems`` are sentences about what in its address was not understood."""
+    """A page of the list, and the cursor of what comes after it. ``problems`` are sentences about what in its address was not
+    understood."""
 
     view: ListQuery
     records: Sequence[Record]
     count: int
+    next: str | None
     problems: Sequence[str]
 
     @property
@@ -95,7 +97,9 @@ async def listing_of(given: Mapping[str, str], sight: Sight, snapshot: Snapshot)
     view, problems = understood(given)
     if view.is_newest:
         newest = snapshot.message
-        return Listing(view=view, records=newest.records[: int(view.limit)], count=newest.stats.total_dumps, problems=problems)
+        return Listing(
+            view=view, records=newest.records[: int(view.limit)], count=newest.stats.total_dumps, next=None, problems=problems
+        )
     limit, wanted = int(view.limit), view.filters()
     found = await sight.page(wanted, limit=limit, order=view.order, offset=(view.page - 1) * limit)
     if view.page > pages_of(found.count, limit):
@@ -104,7 +108,8 @@ async def listing_of(given: Mapping[str, str], sight: Sight, snapshot: Snapshot)
         view = msgspec.structs.replace(view, page=last)
         found = await sight.page(wanted, limit=limit, order=view.order, offset=(view.page - 1) * limit)
     records = [msgspec.json.decode(record, type=Record) for record in found.records]
-    return Listing(view=view, records=records, count=found.count, problems=problems)
+    after = cursor_of(found.next, view.order) if found.next is not None else None
+    return Listing(view=view, records=records, count=found.count, next=after, problems=problems)
 
 
 def understood(given: Mapping[str, str]) -> tuple[ListQuery, list[str]]:

@@ -63,7 +63,7 @@ async def memory_dumps(request: web.Request) -> web.StreamResponse:
         "listing": listing,
         "limits": LIMITS,
         "snapshot": snapshot,
-        "seed": seed_of(snapshot, listing.records),
+        "seed": seed_of(snapshot, listing),
     }
     return render_page(request, "memory_dumps.html", context)
 

@@ -11,11 +11,15 @@ from typing import Annotated, Literal
 from aiohttp import web
 from msgspec import Meta
 
-from app.errors import StateError
+from app.errors import StateError, StateUnwritable
 from app.model import HistoryState, HistoryStatus, HypervisorStatus, Link
 from app.web import keys
 from app.web.answers import Answer
 from app.web.api import as_json
+
+_LOCKED_SEC = 2.0
+_LEAST_BYTES = 1 << 20
+"""What a record and its trail may need, many times over."""
 
 
 class Dependency(Answer, frozen=True, kw_only=True):
@@ -80,11 +84,28 @@ async def _dependencies(app: web.Application) -> dict[str, _Found]:
 
 
 async def _state(app: web.Application) -> _Found:
+    """Whether it can be read, and written: nobody holds its lock for long, and its disk is not full."""
+    folder = app[keys.SETTINGS].state_dir
     try:
         await app[keys.STATE].read(lambda connection: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone())
+        async with asyncio.timeout(_LOCKED_SEC):
+            await app[keys.STATE].run(lambda _: None)
+        if await asyncio.to_thread(_free_bytes, folder) < _LEAST_BYTES:
+            return _unwritable(f"The disk of the state directory {folder} is full. Free some room there.")
     except StateError as error:
         return _Found(state=error.code, well=False, essential=True, message=str(error))
+    except TimeoutError:
+        return _unwritable(f"Another program holds the lock of the state file in {folder}. End it.")
     return _Found(state="ok", well=True, essential=True, message=None)
+
+
+def _unwritable(message: str) -> _Found:
+    return _Found(state=StateUnwritable.code, well=False, essential=True, message=message)
+
+
+def _free_bytes(folder: Path) -> int:
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
 
 
 def _dump_dir(folder: Path) -> _Found:

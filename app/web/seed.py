@@ -11,7 +11,8 @@ import msgspec
 
 from app.model import Phase
 from app.web import messages
-from app.web.answers import Job, Record, encode
+from app.web.answers import Job, encode
+from app.web.listing import Listing
 
 _OF_A_ROW = (
     "dump_id", "timestamp", "dom", "vmid", "uuid", "mode", "guest_pause_ms", "duration_sec", "raw_size_bytes", "gzip_size_bytes",
@@ -32,10 +33,12 @@ def shown_jobs(jobs: Sequence[Job]) -> Iterator[Job]:
                 yield job
 
 
-def seed_of(snapshot: messages.Snapshot, rows: Sequence[Record]) -> str:
+def seed_of(snapshot: messages.Snapshot, listing: Listing) -> str:
     """As JSON that may stand in a page. Its ``vms`` and ``rows``, the latter for the records in the table, have what the page's
     lists do not tell, or only rounded; a record's way is None if it is another program's, whose points say nothing of that.
+    ``list`` says of a table that is not of the newest records how many match, and where they go on.
     """
+    rows = listing.records
     in_rows = {record.dump_id for record in rows}
     seed = msgspec.structs.asdict(snapshot) | {
         "vms": [(vm.id, vm.memory_bytes, vm.alarm) for vm in snapshot.vms],
@@ -53,5 +56,7 @@ def seed_of(snapshot: messages.Snapshot, rows: Sequence[Record]) -> str:
             {name: getattr(record, name) for name in _OF_A_ROW} for record in snapshot.records if record.dump_id not in in_rows
         ],
     }
+    if not listing.view.is_newest:
+        seed["list"] = {"count": listing.count, "next": listing.next}
     del seed["activity"]
     return encode(seed).decode().replace("<", "\\u003c")

@@ -136,6 +136,11 @@ async def test_a_connection_on_which_nothing_comes_is_not_called_live(watched: S
     await opened.wait()
     await expect(visitor.page.locator("html")).to_have_attribute("data-ready", "")
     await expect(visitor.page.locator("#connection")).to_have_text("connecting…")
+    dumps = visitor.page.locator('#stats [data-field="dumps"]')
+    before = int(await dumps.inner_text())
+    await expect(visitor.page.locator("#connection")).to_have_text("live by requests")
+    dump_elsewhere(watched, BETA.name)
+    await expect(dumps).to_have_text(str(before + 1))
 
 
 @thorough

@@ -130,17 +130,21 @@ async def test_a_day_without_dumps_says_so_and_reset_shows_all_again(visitor: Vi
     await expect(reset).to_be_focused()
 
 
-async def test_what_the_server_wrote_stays_until_the_answer_is_there(visitor: Visitor) -> None:
-    page, show_all = visitor.page, visitor.page.locator("#records-all")
-    async with visitor.held_back(RECORDS):
-        await visitor.go(f"{HOME}?q=nothing-is-called-so")
-        await visitor.live()
-        await show_all.focus()
-        await expect(page.locator("#records-area")).to_have_attribute("aria-busy", "true")
-        await expect(page.locator("#records-none")).to_be_visible()
-        await expect(page.locator("#records-table")).not_to_be_visible()
-    await expect(page.locator("#records-area")).not_to_have_attribute("aria-busy", "true")
-    await expect(show_all).to_be_focused()
+async def test_what_the_server_wrote_is_taken_over_and_not_asked_for_again(visitor: Visitor) -> None:
+    page, show_all, asked = visitor.page, visitor.page.locator("#records-all"), []
+    page.on("request", lambda request: asked.append(request.url))
+    await visitor.go(f"{HOME}?q=nothing-is-called-so")
+    await visitor.live()
+    await show_all.focus()
+    await expect(page.locator("#records-none")).to_be_visible()
+    await expect(page.locator("#records-table")).not_to_be_visible()
+    await visitor.go(f"{HOME}?order=asc&limit=25")
+    await visitor.live()
+    await visitor.reads_page("Page 1 of 5 · 120 dumps")
+    assert not [url for url in asked if "/records" in url and "/static/" not in url]
+    await page.get_by_role("link", name="Next", exact=True).click()
+    await visitor.reads_page("Page 2 of 5 · 120 dumps")
+    assert "cursor=" in next(url for url in asked if "/api/memory-dumps/records" in url)
 
 
 @thorough

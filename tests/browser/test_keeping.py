@@ -134,3 +134,30 @@ async def test_who_is_logged_in_no_more_comes_back_by_the_login(visitor: Visitor
     visitor.expect_trouble("status of 401")
     await visitor.page.get_by_role("button", name="Make the token").click()
     await expect(visitor.page).to_have_url(f"{visitor.service.url}/login?next=%2Ftokens")
+
+
+@thorough
+async def test_what_is_being_filled_in_elsewhere_stays(visitor: Visitor) -> None:
+    page, account = visitor.page, visitor.page.locator("[data-account=gus]")
+    await make_account(visitor, "gus", "viewer")
+    await account.locator("summary").click()
+    await account.locator("[name=password]").fill("half of a pass")
+    await account.locator("[name=role]").select_option("operator")
+    await account.get_by_role("button", name="Save role and limits").click()
+    await expect(account.locator("> p")).to_contain_text("operator")
+    await expect(account.locator("[name=password]")).to_have_value("half of a pass")
+    await account.locator("[name=vms]").fill("shop-*")
+    await account.get_by_role("button", name="Set password").click()
+    await expect(page.locator("#said")).to_contain_text("The new password is set.")
+    await expect(account.locator("[name=vms]")).to_have_value("shop-*")
+
+
+async def test_who_could_not_be_logged_out_is_told(visitor: Visitor) -> None:
+    await visitor.go("/tokens")
+    await visitor.page.route("**/logout", lambda route: route.fulfill(status=503))
+    visitor.expect_trouble("status of 503")
+    await visitor.page.locator("#log-out").click()
+    await expect(visitor.page.locator("#log-out")).to_have_text("Not logged out: try again")
+    await visitor.page.unroute("**/logout")
+    await visitor.page.locator("#log-out").click()
+    await expect(visitor.page.locator("h1")).to_have_text("Log in")

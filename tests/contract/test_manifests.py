@@ -16,6 +16,7 @@ from tests.contract.speech import JOBS, RECORDS, Api
 from tests.contract.test_command_line import SCRIPT
 from tests.nodes import node
 from tests.service import ROOT, Service, running_service
+from tests.thorough import thorough
 
 
 async def ended(service: Service, *command: str, **settings: str) -> tuple[int, str]:
@@ -56,6 +57,29 @@ async def test_a_manifest_that_is_damaged_is_told_once(tmp_path: Path) -> None:
             await feed.next()
             damage(service.dump_dir / f"1_1.mem.gz{MANIFEST}")
             await feed.until(lambda message: message["activity"]["code"] == "manifest-damaged")
+
+
+@thorough
+async def test_a_manifest_that_was_not_whole_is_recorded_when_it_is(tmp_path: Path) -> None:
+    with running_service(tmp_path, LIBVIRT_URI=node(tmp_path / "node.xml", VMS)) as service:
+        async with Api.of(service) as api, api.feed("topics=activity,record") as feed:
+            await api.connected()
+            await feed.next()
+            elsewhere = {"DUMP_DIR": str(tmp_path / "elsewhere"), "MEMDUMP_STATE_DIR": str(tmp_path / "other")}
+            for vm in ("alpha", "beta"):
+                assert (await ended(service, str(SCRIPT), "--json", "--no-record", vm, **elsewhere))[0] == 0
+            for number, manifest in enumerate(sorted((tmp_path / "elsewhere").glob(f"*{MANIFEST}"))):
+                text = manifest.read_text()
+                there = service.dump_dir / manifest.name
+                there.write_text(text[:100])
+                await feed.until(
+                    lambda message: message["type"] == "activity" and message["activity"]["code"] == "manifest-damaged"
+                )
+                if number:  # the rest of it comes, or the whole in its place
+                    there.write_text(text)
+                else:
+                    manifest.rename(there)
+                await feed.until(lambda message: message["type"] == "record")
 
 
 async def test_a_rebuild_beside_a_service_is_seen_live_and_twice_changes_nothing(tmp_path: Path) -> None:

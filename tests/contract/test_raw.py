@@ -81,7 +81,7 @@ def test_what_is_no_http_is_answered_with_a_problem(service: Service, said: str)
 
 
 @pytest.mark.parametrize(
-    "said", [GET + "{heads}Cookie: " + "a" * 9000 + "\r\n\r\n", f"GET /{'a' * 9000} HTTP/1.1\r\n{{heads}}\r\n"]
+    "said", [GET + "{heads}Cookie: " + "a" * 9000 + "\r\n\r\n", f"GET /{'a' * 33_000} HTTP/1.1\r\n{{heads}}\r\n"]
 )
 def test_a_line_that_is_too_long_is_told_so(service: Service, said: str) -> None:
     client = Client(service)

@@ -231,3 +231,9 @@ async def test_totals_by_day_are_those_within_the_range(api: Api) -> None:
 )
 async def test_totals_that_cannot_be_are_refused_by_name(api: Api, query: str, place: str) -> None:
     assert (await api.get(f"{STATS}?{query}", 400))["place"] == place
+
+
+@pytest.mark.parametrize("name", ["\U0001f600" * 1024, "\u00e9" * 2048, "x" * 4096])
+async def test_a_name_of_4_kib_can_be_asked_for(api: Api, name: str) -> None:
+    for parameter in ("dom", "vmid", "q"):
+        assert (await api.get(f"{RECORDS}?{urlencode({parameter: name})}"))["count"] == 0

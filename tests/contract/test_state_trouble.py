@@ -53,6 +53,10 @@ async def test_it_is_said_reading_goes_on_and_nothing_is_lost(api: Api, service:
         assert str(service.state_dir) in refused["detail"]
         assert (await api.get(RECORDS))["count"] == count
         assert (await api.get(f"{RECORDS}/{before['dump_id']}"))["dump_id"] == before["dump_id"]
+        if trouble is locked:
+            async with api.session.get("/readyz") as answer:
+                found = (await answer.json())["dependencies"]["state"]
+                assert (answer.status, found["state"], "lock" in found["message"]) == (503, "state-unwritable", True)
     (after,) = await api.dump(ALPHA.uuid)
     assert (await api.get(RECORDS))["count"] == count + 1
     assert {record["dump_id"] for record in (await api.get(RECORDS))["records"]} >= {before["dump_id"], after["dump_id"]}

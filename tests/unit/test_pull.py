@@ -19,6 +19,7 @@ from app.records.index import SCHEMA as INDEX_SCHEMA
 from app.records.index import RecordIndex
 from app.records.passed_over import MOST, PassedOver
 from app.records.pull import AHEAD_NS, PAGE, SCHEMA, Progress, Sweep, clusters, rows_between, time_ns_of, unknown_to
+from app.records.pull import MOST as MOST_ROWS
 from app.records.puller import Puller
 from app.state import State
 from tests.histories import HOUR_NS, SEC_NS, MemoryHistory, manifest_at
@@ -30,7 +31,7 @@ MOST_STEPS = 3000
 moments = st.lists(st.integers(0, NOW // 1000).map(lambda us: us * 1000), max_size=60)
 
 
-def swept(times: Sequence[int], sweep: Sweep, *, limit: int, widest_ns: int | None = None) -> tuple[set[int], int]:
+def swept(times: Sequence[int], sweep: Sweep, *, widest_ns: int | None = None) -> tuple[set[int], int]:
     """What a sweep to its end brings of points at ``times``, and how many questions that took."""
     brought: set[int] = set()
     for asked in range(MOST_STEPS):
@@ -42,37 +43,49 @@ def swept(times: Sequence[int], sweep: Sweep, *, limit: int, widest_ns: int | No
         if widest_ns is not None and inside and until - since > widest_ns:
             sweep = sweep.narrower()
         else:
-            brought |= set(inside[:limit])
-            sweep = sweep.after(min(len(inside), limit), limit)
+            brought |= set(inside[: sweep.limit])
+            sweep = sweep.after(min(len(inside), sweep.limit))
     raise AssertionError("the sweep does not end")
 
 
 @given(moments, st.integers(1, 20), st.one_of(st.none(), st.integers(HOUR_NS, YEAR_NS)))
 def test_a_sweep_brings_everything_whatever_the_limits(times: list[int], limit: int, widest_ns: int | None) -> None:
     distinct = sorted(set(times))
-    assert swept(distinct, Sweep(NOW + AHEAD_NS), limit=limit, widest_ns=widest_ns)[0] == set(distinct)
+    assert swept(distinct, Sweep(NOW + AHEAD_NS, limit=limit), widest_ns=widest_ns)[0] == set(distinct)
 
 
 @given(moments, st.integers(0, NOW), st.integers(0, NOW))
 def test_a_sweep_that_is_resumed_brings_all_but_what_was_read_before(times: list[int], one: int, other: int) -> None:
     low, high = sorted((one, other))
     if low < high:
-        brought, _ = swept(times, Sweep(NOW + AHEAD_NS, read_ns=(low, high)), limit=20)
+        brought, _ = swept(times, Sweep(NOW + AHEAD_NS, read_ns=(low, high), limit=20))
         assert brought >= {at for at in times if not low <= at < high}
 
 
 def test_an_empty_or_a_small_history_costs_few_questions() -> None:
-    assert swept([], Sweep(NOW + AHEAD_NS), limit=PAGE)[1] < 12
-    assert swept([NOW - HOUR_NS * number * 24 for number in range(100)], Sweep(NOW + AHEAD_NS), limit=PAGE)[1] < 12
+    assert swept([], Sweep(NOW + AHEAD_NS))[1] < 12
+    assert swept([NOW - HOUR_NS * number * 24 for number in range(100)], Sweep(NOW + AHEAD_NS))[1] < 12
 
 
 def test_a_limit_of_files_does_not_make_the_empty_past_dear() -> None:
     a_month = [NOW - HOUR_NS * number for number in range(24 * 30)]
-    assert swept(a_month, Sweep(NOW + AHEAD_NS), limit=PAGE, widest_ns=72 * HOUR_NS)[1] < 60
+    assert swept(a_month, Sweep(NOW + AHEAD_NS), widest_ns=72 * HOUR_NS)[1] < 60
 
 
-def test_a_full_window_at_one_moment_does_not_stop_the_sweep() -> None:
-    assert swept([NOW - SEC_NS] * 50, Sweep(NOW + AHEAD_NS), limit=10)[0] == {NOW - SEC_NS}
+def test_where_one_moment_has_more_than_a_page_more_is_asked_for() -> None:
+    sweep = Sweep(NOW, width_ns=1000)
+    more = sweep.after(PAGE)
+    assert (more.window(), more.limit) == (sweep.window(), PAGE * 10)
+    assert (more.after(PAGE + 1).upper_ns, more.after(PAGE + 1).limit) == (NOW - 1000, PAGE)
+    assert Sweep(NOW, width_ns=1000, limit=MOST_ROWS).after(MOST_ROWS).upper_ns == NOW - 1000  # there is an end to it
+
+
+async def test_more_rows_of_one_moment_than_one_answer_holds_all_come() -> None:
+    history = MemoryHistory()
+    for at in (NOW, NOW + SEC_NS):
+        history.add(*(manifest_at(at, dom=f"vm-{number}") for number in range(PAGE + 500)))
+    found = {(row["time"], row["dom"]) async for rows in rows_between(history, NOW, NOW + HOUR_NS) for row in rows}
+    assert len(found) == 2 * (PAGE + 500)
 
 
 def test_a_window_that_is_too_wide_however_narrow_is_passed_over() -> None:

@@ -375,6 +375,24 @@ async def test_the_old_dumps_of_a_vm_are_no_more_work_to_find_with_more_newer_on
     assert steps[1] <= 1.2 * steps[0] + 100, steps
 
 
+async def test_an_old_path_is_no_more_work_to_find_when_the_newest_dumps_lie_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "FEW", 40)
+    steps = []
+    for name, folder in (("stayed", "/srv/images/dumps"), ("moved", "/mnt/evidence/2026")):
+        with contextlib.closing(State.open(tmp_path / name, SCHEMA)) as state:
+            index = RecordIndex(state)
+            await index.add_many(replace(spread(number), dump_path=f"/srv/images/dumps/{number}.mem") for number in range(3000))
+            await index.add_many(replace(spread(number), dump_path=f"{folder}/{number}.mem") for number in range(3000, 3200))
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as connection:
+            counted = Counted(connection)
+            page = await RecordIndex(cast(State, counted)).page(Filters(q="/srv/images/dumps/1234.mem"), limit=50)
+            assert page.count == 1
+            steps.append(counted.steps)
+    assert steps[1] <= 1.5 * steps[0], steps
+
+
 PLANS = {
     "records_by_time": Filters(),
     "records_by_dom": Filters(dom="vm-1"),

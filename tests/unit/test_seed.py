@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from app.changes import Changes
 from app.model import Phase, Versions
 from app.web.answers import Job, Record
+from app.web.listing import Listing, ListQuery
 from app.web.seed import seed_of, shown_jobs
 from app.web.view import View
 from tests.unit.test_view import NO_STATS, job, line, record
@@ -29,8 +31,18 @@ def seed(*rows: Record) -> dict[str, Any]:
     view = View(Changes())
     view.begin(jobs=[], records=[], stats=NO_STATS, activity=[line(1)])
     snapshot = msgspec.structs.replace(view.snapshot().message, records=RECORDS)
-    found: dict[str, Any] = json.loads(seed_of(snapshot, rows))
+    found: dict[str, Any] = json.loads(seed_of(snapshot, listing(rows)))
     return found
+
+
+def listing(rows: Sequence[Record], view: ListQuery = ListQuery()) -> Listing:  # noqa: B008 - frozen
+    return Listing(view=view, records=rows, count=70, next="there", problems=())
+
+
+def test_where_a_table_goes_on_that_is_not_of_the_newest_is_told() -> None:
+    snapshot = View(Changes()).snapshot().message
+    assert json.loads(seed_of(snapshot, listing([], ListQuery(q="a"))))["list"] == {"count": 70, "next": "there"}
+    assert "list" not in json.loads(seed_of(snapshot, listing([])))
 
 
 def test_jobs_that_run_are_shown_and_of_each_vm_the_last_that_ended_if_it_was_badly() -> None:
@@ -55,4 +67,4 @@ def test_what_a_name_holds_does_not_end_the_seed() -> None:
     named = msgspec.structs.replace(RECORDS[0], dom="</script>")
     view = View(Changes())
     snapshot = msgspec.structs.replace(view.snapshot().message, records=(named,))
-    assert "</" not in seed_of(snapshot, [])
+    assert "</" not in seed_of(snapshot, listing([]))

@@ -29,7 +29,7 @@ export function doorsView(store, notify, leave) {
   const followAddress = async () => {
     const id = DETAILS.exec(location.pathname)?.[1];
     if (!id && !opened.details) return;
-    const details = await open("details", async () => (await load("details", "details", document.body)).createDetails(store, notify, leave));
+    const details = await open("details", async () => (await load("details", "dialog details", document.body)).createDetails(store, notify, leave));
     if (details) details.show(DETAILS.exec(location.pathname)?.[1]);
     else if (id) history.back();
   };

@@ -7,18 +7,20 @@ export function onFirstTouch(act) {
 
 const loaded = new Map(); // promises of modules, by name
 
-/** The module `views/<name>.js`, once the style of what it shows is there, too; and in `place` its markup, where that comes later. */
-export function load(name, style, place = null) {
+/** The module `views/<name>.js`, once the sheets `styles` of what it shows are there, too; and in `place` its markup, where that comes
+ * later. */
+export function load(name, styles, place = null) {
   if (!loaded.has(name)) {
-    const coming = loadOnce(name, style, place);
+    const coming = loadOnce(name, styles.split(" "), place);
     loaded.set(name, coming);
     coming.catch(() => loaded.delete(name)); // to be tried again
   }
   return loaded.get(name);
 }
 
-async function loadOnce(name, style, place) {
-  const [module, markup] = await Promise.all([import(`./${name}.js`), place ? textOf(`../parts/${name}.html`) : "", styled(`../css/${style}.css`)]);
+async function loadOnce(name, styles, place) {
+  const sheets = styles.map((style) => styled(`../css/${style}.css`));
+  const [module, markup] = await Promise.all([import(`./${name}.js`), place ? textOf(`../parts/${name}.html`) : "", ...sheets]);
   place?.insertAdjacentHTML("beforeend", markup);
   return module;
 }

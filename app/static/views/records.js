@@ -9,15 +9,18 @@ import { onFirstTouch } from "./load.js";
 
 const part = (name) => document.getElementById(`records-${name}`);
 
-export function recordsView(store, notify, leave) {
+export function recordsView(store, written, notify, leave) {
   const section = document.getElementById("records");
   const [rows, heading, newsButton, said] = ["rows", "heading", "news", "said"].map(part);
   const redraw = () => view(store.state, true);
   const look = () => view(store.state);
   const history = createHistory((target) => go(target));
   const typed = parse(new FormData(document.getElementById("filters"))); // before this was here
-  if (format({ ...typed, page: history.view().page }) !== format(history.view())) history.push(typed);
-  const list = createList(history.view(), redraw, leave);
+  if (format({ ...typed, page: history.view().page }) !== format(history.view())) {
+    history.push(typed);
+    written = null;
+  }
+  const list = createList(history.view(), written, redraw, leave);
   const fillForm = createFilters(history.view, (target, finished) => go(target, finished ? "push" : "replace"), notify, leave);
   const follows = createAutoRefresh(look);
   const isRead = readingWatch(section, newsButton, look);

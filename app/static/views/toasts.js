@@ -57,6 +57,9 @@ class Toasts {
       this.#hold();
     });
     list.addEventListener("focusout", () => requestAnimationFrame(() => this.#release()));
+    addEventListener("keydown", ({ key }) => {
+      if (key === "F8") list.querySelector("button")?.focus();
+    });
     // A dialog that opens would cover them, and one that closes takes with it what is in it.
     new MutationObserver(() => this.#bringToFront()).observe(document.body, { subtree: true, attributeFilter: ["open"] });
   }

@@ -68,7 +68,7 @@ test("a page behind the last one is the last one", async () => {
 
 test("of two views that are asked for one after the other, the later one is shown, whichever answer comes first", async () => {
   const service = serviceWith(500);
-  const list = createList(parse(""), () => {}, assert.fail, service.ask);
+  const list = createList(parse(""), null, () => {}, assert.fail, service.ask);
   list.follow(stateWith(500));
   let free;
   service.delays.push(new Promise((resolve) => { free = resolve; }));
@@ -84,7 +84,7 @@ test("of two views that are asked for one after the other, the later one is show
 
 test("the newest records come from the feed alone", () => {
   const service = serviceWith(0);
-  const list = createList(parse("?limit=25"), () => {}, assert.fail, service.ask);
+  const list = createList(parse("?limit=25"), null, () => {}, assert.fail, service.ask);
   list.follow(stateWith(70));
   assert.equal(list.shown.records.length, 25);
   assert.equal(list.shown.count, 70);
@@ -95,9 +95,24 @@ test("the newest records come from the feed alone", () => {
   assert.deepEqual(service.asked, []);
 });
 
+test("a page that the server wrote is not asked for again, and goes on from there", async () => {
+  const service = serviceWith(70);
+  const written = await pageOf(parse("?order=asc&limit=25"), null, service.ask, signal);
+  service.asked.length = 0;
+  const list = createList(parse("?order=asc&limit=25"), written, () => {}, assert.fail, service.ask);
+  list.follow(stateWith(70));
+  await settled();
+  assert.equal(list.shown.records, written.records);
+  assert.deepEqual(service.asked, []);
+  list.show({ ...list.view, page: 2 });
+  await settled();
+  assert.equal(list.shown.records[0].dump_id, "d26");
+  assert.match(service.asked.at(-1), /cursor=/);
+});
+
 test("on another page only the count follows", async () => {
   const service = serviceWith(70);
-  const list = createList(parse("?page=2"), () => {}, assert.fail, service.ask);
+  const list = createList(parse("?page=2"), null, () => {}, assert.fail, service.ask);
   list.follow(stateWith(70));
   await settled();
   const before = list.shown.records;
@@ -110,7 +125,7 @@ test("on another page only the count follows", async () => {
 test("with filters the service is asked whether a new record fits, never twice at once", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const service = serviceWith(3);
-  const list = createList(parse("?q=a"), () => {}, assert.fail, service.ask);
+  const list = createList(parse("?q=a"), null, () => {}, assert.fail, service.ask);
   list.follow(stateWith(3));
   await settled();
   for (const count of [4, 5, 6]) list.follow(stateWith(count));
@@ -135,7 +150,7 @@ test("on the last page of the oldest first, which new records belong to, the ser
   t.mock.timers.enable({ apis: ["setTimeout"] });
   for (const address of ["?order=asc&page=3&limit=25", "?q=a&order=asc&page=3&limit=25"]) {
     const service = serviceWith(70);
-    const list = createList(parse(address), () => {}, assert.fail, service.ask);
+    const list = createList(parse(address), null, () => {}, assert.fail, service.ask);
     list.follow(stateWith(70));
     await settled();
     assert.equal(list.shown.records.length, 20);
@@ -162,7 +177,7 @@ test("on the last page of the oldest first, which new records belong to, the ser
 
 test("on an earlier page of the oldest first only the count follows", async () => {
   const service = serviceWith(70);
-  const list = createList(parse("?order=asc&limit=25"), () => {}, assert.fail, service.ask);
+  const list = createList(parse("?order=asc&limit=25"), null, () => {}, assert.fail, service.ask);
   list.follow(stateWith(70));
   await settled();
   list.follow(stateWith(71));
@@ -174,7 +189,7 @@ test("on an earlier page of the oldest first only the count follows", async () =
 test("a record that comes while a page is asked for is not overlooked", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const service = serviceWith(3);
-  const list = createList(parse("?q=a"), () => {}, assert.fail, service.ask);
+  const list = createList(parse("?q=a"), null, () => {}, assert.fail, service.ask);
   list.follow(stateWith(3));
   list.follow(stateWith(4));
   await settled();
@@ -186,7 +201,7 @@ test("a record that comes while a page is asked for is not overlooked", async (t
 
 test("a refusal is a sentence, and what was shown can be asked for again", async () => {
   const service = serviceWith(100);
-  const list = createList(parse("?page=2"), () => {}, assert.fail, async (...asked) => {
+  const list = createList(parse("?page=2"), null, () => {}, assert.fail, async (...asked) => {
     if (service.fails) throw Object.assign(new Error("The state is in use."), { status: 503 });
     return service.ask(...asked);
   });
@@ -203,7 +218,7 @@ test("a refusal is a sentence, and what was shown can be asked for again", async
 
 test("a login that is over leads away", async () => {
   let left = false;
-  const list = createList(parse("?page=2"), () => {}, () => { left = true; }, async () => {
+  const list = createList(parse("?page=2"), null, () => {}, () => { left = true; }, async () => {
     throw Object.assign(new Error("Log in."), { status: 401 });
   });
   list.follow(stateWith(100));
