@@ -185,7 +185,7 @@ def _from_aiohttp(request: web.Request, answer: web.HTTPException) -> ProblemErr
     if isinstance(answer, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(answer.allowed_methods))
         return ProblemError(
-            "method-not-allowed", f"{request.method} is not possible here, but {allowed} is.", headers={"Allow": allowed}
+            "method-not-allowed", f"{request.method} is not possible here, only {allowed}.", headers={"Allow": allowed}
         )
     if isinstance(answer, web.HTTPRequestEntityTooLarge):
         return ProblemError("body-too-large", f"The body is longer than {MAX_BODY_BYTES} bytes.")
