@@ -29,7 +29,9 @@ _TURNS = 40
 _MS = 1000.0
 _PATIENCE_MS = 60_000
 
-_AT_REST = "() => !document.querySelector('#jobs [data-job-id], #toasts > *, #announcements > *') && document.getAnimations().length === 0"
+_AT_REST = (
+    "() => !document.querySelector('#jobs [data-job-id], #toasts > *, #announcements > *') && document.getAnimations().length === 0"
+)
 _METER = Path(__file__).with_name("page_meter.js").read_text()
 _BARE = """
 () => {
