@@ -107,6 +107,7 @@ def _first(snapshot: Snapshot, topics: frozenset[str]) -> str:
     unwanted = {member for topic, member in _MEMBERS.items() if topic not in topics}
     if not unwanted:
         return snapshot.encoded
+    unwanted.add("version")  # which is for pages
     members = msgspec.structs.asdict(snapshot.message)
     return encode({"type": "snapshot", **{name: value for name, value in members.items() if name not in unwanted}}).decode()
 

@@ -104,6 +104,21 @@ async def test_a_running_dump_shows_its_way_its_pass_and_what_is_left(stage: Ser
     await expect(field(card, "warnings")).to_have_text(warning)
 
 
+async def test_how_many_guests_stand_still_is_said_where_not_every_card_is_in_sight(stage: Service, window: OpenWindow) -> None:
+    visitor, feed = await watched(stage, window)
+    count = visitor.page.locator("#jobs-count")
+    for number in range(1, 5):
+        feed.say("job", job(number))
+    await expect(count).to_have_text("4 running")
+    feed.send(progress(4, 0.25, mode="paused", guest_paused=True))
+    await expect(count).to_have_text("4 running · 1 guest stands still")
+    feed.send(progress(3, 0.25, mode="paused", guest_paused=True))
+    await expect(count).to_have_text("4 running · 2 guests stand still")
+    for number in range(2, 5):
+        feed.say("job", job(number, Phase.COMPLETED))
+    await expect(count).to_have_text("")
+
+
 async def test_how_long_a_guest_stands_still_goes_on_while_nothing_is_told(stage: Service, window: OpenWindow) -> None:
     visitor, feed = await watched(stage, window)
     card = visitor.running

@@ -66,6 +66,7 @@ async def test_a_manifest_that_was_not_whole_is_recorded_when_it_is(tmp_path: Pa
             await api.connected()
             await feed.next()
             elsewhere = {"DUMP_DIR": str(tmp_path / "elsewhere"), "MEMDUMP_STATE_DIR": str(tmp_path / "other")}
+            (tmp_path / "elsewhere").mkdir()
             for vm in ("alpha", "beta"):
                 assert (await ended(service, str(SCRIPT), "--json", "--no-record", vm, **elsewhere))[0] == 0
             for number, manifest in enumerate(sorted((tmp_path / "elsewhere").glob(f"*{MANIFEST}"))):

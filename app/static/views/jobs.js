@@ -85,6 +85,7 @@ export function jobsView(store, actions, notify, begun = new Set()) {
       rests.glide(() => section.querySelectorAll(".job, .ended"), () => draw(cards, later, bad, state));
     }
     shown = arrangement;
+    setText(part("jobs-count"), counted(running));
     if (!ticking) tick();
   }
   return view;
@@ -98,6 +99,13 @@ function arranged(jobs, atOnce, results) {
   const later = queued.slice(Math.max(0, atOnce - begun));
   const behind = new Set(later);
   return [inOrder.filter((job) => (isActive(job) && !behind.has(job)) || results.has(job.job_id)), later];
+}
+
+/** What one has to know without seeing each card: how many dumps run, and how many guests stand still for them. */
+function counted(cards) {
+  const [all, still] = ["", '="paused"'].map((which) => cards.querySelectorAll(`[data-guest${which}]`).length);
+  if (all < 2) return "";
+  return `${all} running${still ? ` · ${still === 1 ? "1 guest stands" : `${still} guests stand`} still` : ""}`;
 }
 
 /** A card and the result that follows it are two elements. */
