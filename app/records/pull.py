@@ -1,6 +1,7 @@
 """What to ask the shared history for next: planning, which knows no clock and no client, and how far the first pull came.
 
-Two kinds of questions. The **recent window**, the last hour, is asked for every ten seconds: what others sealed just now.
+Two kinds of questions. The **recent window**, the last hour or, where that brings little, up to the last two days, is asked for
+every ten seconds: what others sealed just now.
 A **sweep** goes backwards from now to the beginning of time in windows that fit what is there: the first one is the first
 pull of a long history and can be resumed after a restart; later ones find points that came late (a long capture, a writer
 that was cut off), for a point's time is when its capture began, not when it arrived.

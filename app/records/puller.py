@@ -34,6 +34,9 @@ TakeIn = Callable[[Sequence[Manifest], bool], Awaitable[int]]
 _SWEEP_SHARE = 100
 _SOONEST_SEC = 10.0
 _LATEST_SEC = 86_400.0
+_FEW, _MANY = 100, 300
+"""Rows of the recent window below which it is widened, and above which it is narrowed: each brings its domain's XML along."""
+_MOST_RECENT_NS = 48 * RECENT_NS
 
 
 class Puller:
@@ -44,6 +47,7 @@ class Puller:
         self._state = state
         self._progress = progress
         self._take_in = take_in
+        self._recent_ns = RECENT_NS
         self._seen: frozenset[tuple[object, ...]] = frozenset()
         self._passed_over = PassedOver()
         self._sweep: Sweep | None = None
@@ -61,14 +65,18 @@ class Puller:
         self._sweep, self._due_at = None, 0.0
 
     async def recent(self) -> None:
-        """What was sealed within the last hour."""
+        """What was sealed within the last hour and, where that is little, within up to two days: so what comes late comes soon."""
         now_ns = time.time_ns()
         seen: set[tuple[object, ...]] = set()
-        async for rows in rows_between(self._history, now_ns - RECENT_NS, now_ns + AHEAD_NS):
+        async for rows in rows_between(self._history, now_ns - self._recent_ns, now_ns + AHEAD_NS):
             keys = [(row["time"], row.get("dom"), row.get("vmid")) for row in rows]
             seen.update(keys)
             await self._keep([row for row, key in zip(rows, keys, strict=True) if key not in self._seen], quiet=False)
         self._seen = frozenset(seen)
+        if len(seen) < _FEW:
+            self._recent_ns = min(self._recent_ns * 2, _MOST_RECENT_NS)
+        elif len(seen) > _MANY:
+            self._recent_ns = max(self._recent_ns // 2, RECENT_NS)
 
     async def step(self) -> bool:
         """One window of the past. False if nothing is due."""
@@ -107,7 +115,8 @@ class Puller:
             log.warning("history_window_failed", code=error.code, message=str(error))
             self._sweep = sweep.narrower(ILL_NS)
             return
-        found = await self._keep(list(reversed(rows)), quiet=True)  # newest first: what is on the page comes at once
+        first = self.first is None or not self.first.finished
+        found = await self._keep(list(reversed(rows)), quiet=first)  # newest first: what is on the page comes at once
         self._sweep = sweep.after(len(rows))
         await self._save(self._sweep, found)
 

@@ -111,9 +111,9 @@ async def test_how_many_guests_stand_still_is_said_where_not_every_card_is_in_si
         feed.say("job", job(number))
     await expect(count).to_have_text("4 running")
     feed.send(progress(4, 0.25, mode="paused", guest_paused=True))
-    await expect(count).to_have_text("4 running · 1 guest stands still")
+    await expect(count).to_have_text("standing still: 1 of 4")
     feed.send(progress(3, 0.25, mode="paused", guest_paused=True))
-    await expect(count).to_have_text("4 running · 2 guests stand still")
+    await expect(count).to_have_text("standing still: 2 of 4")
     for number in range(2, 5):
         feed.say("job", job(number, Phase.COMPLETED))
     await expect(count).to_have_text("")

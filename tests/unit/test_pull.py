@@ -239,7 +239,25 @@ async def test_what_came_late_is_found_by_the_next_sweep(state: State, taken: Ta
     assert taken.loud == []
     puller.begin_again()
     await pull_all(puller)
-    assert [record.dump_id for record in taken.quiet] == [late.dump_id]
+    assert [record.dump_id for record in taken.loud] == [late.dump_id]
+    assert taken.quiet == []  # that is for the first pull
+
+
+async def test_where_little_is_new_what_is_late_by_up_to_two_days_comes_with_it(state: State, taken: Taken) -> None:
+    history = MemoryHistory()
+    puller = await puller_of(history, state, taken)
+    for _ in range(8):
+        await puller.recent()
+    now_ns = time.time_ns() // 1000 * 1000
+    late, too_late = manifest_at(now_ns - 47 * HOUR_NS), manifest_at(now_ns - 50 * HOUR_NS)
+    history.add(late, too_late)
+    await puller.recent()
+    assert [record.dump_id for record in taken.loud] == [late.dump_id]
+    history.add(*(manifest_at(now_ns - HOUR_NS // 2, dom=f"vm-{number}") for number in range(400)))
+    for _ in range(8):
+        await puller.recent()
+    since, until = history.asked[-1]
+    assert until - since == HOUR_NS + AHEAD_NS  # each row is carried every time
 
 
 async def test_an_outage_in_the_middle_loses_nothing(state: State, taken: Taken) -> None:

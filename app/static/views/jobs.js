@@ -105,7 +105,7 @@ function arranged(jobs, atOnce, results) {
 function counted(cards) {
   const [all, still] = ["", '="paused"'].map((which) => cards.querySelectorAll(`[data-guest${which}]`).length);
   if (all < 2) return "";
-  return `${all} running${still ? ` · ${still === 1 ? "1 guest stands" : `${still} guests stand`} still` : ""}`;
+  return still > 0 ? `standing still: ${still} of ${all}` : `${all} running`;
 }
 
 /** A card and the result that follows it are two elements. */
