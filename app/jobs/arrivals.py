@@ -87,7 +87,7 @@ class Arrivals:
             if settled:
                 self._known.add(name)
                 self._damaged[name] = identity
-                await self._journal.tell(activity_now("error", error.code, f"{error} The dump beside it has no record."))
+                await self._journal.tell(activity_now("error", error.code, f"{error}. The dump beside it has no record."))
             return
         await self._recorder.record(manifest, unsure=True)
         self._known.add(name)

@@ -86,7 +86,7 @@ async def rebuild(settings: Settings, journal: Journal, state: State) -> frozens
     except OSError:  # told already, where partial files were looked for
         return frozenset()
     for error in refilled.damaged:
-        await journal.tell(activity_now("error", error.code, f"{error} The dump beside it has no record."))
+        await journal.tell(activity_now("error", error.code, f"{error}. The dump beside it has no record."))
     if refilled.added:
         dumps = "dump" if refilled.added == 1 else "dumps"
         text = f"{refilled.added} {dumps} in {settings.dump_dir} had no record and got one."

@@ -272,10 +272,7 @@ class Run:
         try:
             await self._parts.recorder.record(manifest)
         except StateError as error:
-            message = (
-                f"The dump is sealed at {manifest.dump_path}, but its record is not kept yet: {error} The next start makes it."
-            )
-            await self._fail(Fault(error.code, message))
+            await self._fail(Fault(error.code, _unrecorded(manifest, error)))
             return
         await self._to(Phase.COMPLETED)
         await self._parts.journal.tell(activity_now("success", "dump-sealed", _success(manifest), job=self.job))
@@ -287,7 +284,8 @@ class Run:
     async def _fail_unjournalled(self, error: StateError) -> None:
         """The disk does not take it; whoever is looking hears of it all the same."""
         if not self.job.phase.final:
-            self.job = self.job.step(Phase.FAILED, datetime.now(UTC), error=Fault(error.code, str(error)))
+            message = _unrecorded(self._manifest, error) if self._manifest is not None else str(error)
+            self.job = self.job.step(Phase.FAILED, datetime.now(UTC), error=Fault(error.code, message))
         with contextlib.suppress(StateError):
             await self._keep(self.job)
 
@@ -300,6 +298,11 @@ class Run:
     async def _keep(self, job: Job) -> None:
         self.job = job
         await self._parts.keep(job)
+
+
+def _unrecorded(manifest: Manifest, error: StateError) -> str:
+    sealed = f"The dump is sealed at {manifest.dump_path}, but its record is not kept yet: {error}"
+    return f"{sealed} It is made when that is possible, at the latest at the next start."
 
 
 def _about(job: Job, message: str) -> str:

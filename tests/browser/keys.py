@@ -24,6 +24,13 @@ UNSEEN = """
 """
 """A ring is round it, and nothing that stays on the screen covers it wholly (WCAG 2.4.7 and 2.4.11); a toast leaves by itself."""
 
+AT_REST = """
+() => {
+  const ending = document.getAnimations().filter((one) => one.effect.getComputedTiming().endTime !== Infinity);
+  return Promise.allSettled(ending.map((one) => one.finished)).then(() => null);
+}
+"""
+
 
 async def tab_to(page: Page, selector: str, *, most: int = 120, back: bool = False) -> Locator:
     """Press Tab until what has the focus is one of ``selector``; it, and all on the way, is seen."""
@@ -50,4 +57,7 @@ async def focus_comes_to(page: Page, selector: str) -> None:
 
 async def assert_seen(page: Page) -> None:
     unseen = await page.evaluate(UNSEEN)
+    if unseen:  # something may be gliding past it
+        await page.evaluate(AT_REST)
+        unseen = await page.evaluate(UNSEEN)
     assert not unseen, unseen

@@ -111,7 +111,7 @@ async def test_who_logs_out_in_one_tab_is_logged_out_in_the_other(service: Servi
     await visitor.page.bring_to_front()
     visitor.expect_trouble("status of 401")  # what the other tab is told, whose feed has ended
     await visitor.page.locator("#log-out").click()
-    await expect(visitor.page.get_by_role("heading")).to_have_text("Log in")
+    await expect(visitor.page.locator("h1")).to_have_text("Log in")
     await expect(other).to_have_url(f"{service.url}/login?next=%2Fmemory-dumps")
 
 

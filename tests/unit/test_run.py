@@ -12,10 +12,11 @@ from typing import Any, cast
 import pytest
 
 from app.errors import StateUnwritable
-from app.evidence import partial_path
+from app.evidence import encode_manifest, manifest_path, partial_path
 from app.jobs.process import CaptureProcess
 from app.jobs.run import Parts, Run
 from app.model import Job, Phase
+from tests.histories import manifest_at
 from tests.unit.test_standing import JOB
 
 PATIENCE_SEC = 20.0
@@ -81,3 +82,14 @@ async def test_a_job_whose_journal_cannot_be_written_leaves_no_partial_file(tmp_
     assert run.job.phase is Phase.FAILED
     assert run.job.error is not None
     assert run.job.error.code == "state-unwritable"
+
+
+async def test_a_job_whose_journal_cannot_be_written_after_the_seal_says_where_its_dump_is(tmp_path: Path) -> None:
+    manifest = replace(manifest_at(10**18), dump_path=str(tmp_path / "101_1.mem.gz"))
+    (tmp_path / "101_1.mem.gz").write_bytes(b"sealed")
+    manifest_path(tmp_path / "101_1.mem.gz").write_bytes(encode_manifest(manifest))
+    run = Run(replace(JOB, phase=Phase.QUEUED), cast(Parts, parts(tmp_path)))
+    run._dump_id = manifest.dump_id
+    await run.live()
+    assert run.job.error is not None
+    assert run.job.error.message.startswith(f"The dump is sealed at {manifest.dump_path}, but its record is not kept yet: ")
