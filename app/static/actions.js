@@ -1,7 +1,7 @@
 // What a person can ask the service for. Each request has a key in the store: pending already, no more when it has ended, and an error
 // if it was refused.
 
-import { Refusal } from "./ask.js";
+import { Refusal, unexplained } from "./ask.js";
 import { isolated } from "./format.js";
 import { send } from "./send.js";
 
@@ -55,7 +55,7 @@ async function post(path, body, unanswered) {
   // What a proxy says, or an answer that was cut off, does not tell whether the service took it: to try again is the same request.
   if (answer !== null) unanswered.delete(sent);
   if (response.ok && answer !== null) return answer;
-  throw new Refusal(response.status, refused(answer, JSON.parse(body)) || `The service answered with HTTP status ${response.status} and no explanation. Try again; its log may tell more.`, answer ?? {});
+  throw new Refusal(response.status, refused(answer, JSON.parse(body)) || unexplained(response.status), answer ?? {});
 }
 
 /** All is started or nothing, which the service's words about one VM do not say. */

@@ -15,6 +15,11 @@ export class Refusal extends Error {
   }
 }
 
+/** What to say of an answer that says nothing. */
+export function unexplained(status) {
+  return `The service answered with HTTP status ${status} and no explanation. Try again; its log may tell more.`;
+}
+
 /** The JSON at `path`. Throws a `Refusal`, or what `signal` was aborted with. */
 export async function askJson(path, signal) {
   const response = await answered(path, signal);
@@ -22,7 +27,7 @@ export async function askJson(path, signal) {
   signal.throwIfAborted();
   if (response.ok && answer !== null) return answer;
   console.warn(path, response.status, answer);
-  throw new Refusal(response.status, answer?.detail ?? `The service answered with HTTP status ${response.status} and no explanation. Try again; its log may tell more.`);
+  throw new Refusal(response.status, answer?.detail ?? unexplained(response.status));
 }
 
 async function answered(path, signal) {

@@ -1,13 +1,13 @@
 // The pages of accounts and tokens, written by the server. What their forms ask for goes to the API as JSON; what came of it is said, and
 // the list is written anew by the server.
 
-import { Refusal } from "./ask.js";
+import { Refusal, unexplained } from "./ask.js";
 import { isolated } from "./format.js";
 import { send } from "./send.js";
 import { copyOnPress } from "./views/copy.js";
 import { field, setNotice, setText } from "./views/dom.js";
 
-/** What is said of each deed that is done, given the answer and what was asked for. */
+/** What is said of each deed that is done, given the answer. */
 const DONE = {
   "make-account": ({ name }) => `The account ${isolated(name)} is made.`,
   "change-account": ({ name }) => `Role and limits of ${isolated(name)} are saved.`,
@@ -72,7 +72,7 @@ async function asked(form) {
   if (response.status === 204) return {};
   const answer = await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
-  throw new Refusal(response.status, answer?.detail ?? `The service answered with HTTP status ${response.status} and no explanation.`, answer ?? {});
+  throw new Refusal(response.status, answer?.detail ?? unexplained(response.status), answer ?? {});
 }
 
 /** What was filled in. An empty field asks for nothing. */
@@ -103,7 +103,7 @@ function refused(form, refusal) {
 async function readAnew(form) {
   const entry = form.closest("#kept li");
   const response = await fetch(location.pathname, { cache: "no-store", signal: AbortSignal.timeout(LONGEST_MS) }).catch(() => null);
-  if (!document.getElementById("made")?.checkVisibility() && (response?.redirected || response?.status === 403)) {
+  if (!made?.checkVisibility() && (response?.redirected || response?.status === 403)) {
     location.assign(response.url); // one's own session ended by it, or one's right to see this
     return;
   }
