@@ -19,13 +19,14 @@ export function delayMs(attempt, random) {
 }
 
 /**
- * Feed `store` for as long as the page lives. `leave` is called when the service does not know the person any more.
+ * Feed `store` for as long as the page lives. `leave` is called when the service does not know the person any more. `topics` are those
+ * that the page wants to hear of, all if none are named.
  *
  * While nobody answers, ordinary requests look for the service, and a websocket is tried when one was answered: a browser delays
  * websockets by seconds after many that failed. A try takes its four seconds whether it is refused or unanswered, so a network
  * that is back is noticed within them.
  */
-export async function connect(store, leave) {
+export async function connect(store, leave, topics = "") {
   const alarm = wakers();
   let failures = 0;
   let blocked = 0;
@@ -39,7 +40,7 @@ export async function connect(store, leave) {
   };
   for (;;) {
     const begun = performance.now();
-    const { heard, steady, code } = await overSocket(store, alarm);
+    const { heard, steady, code } = await overSocket(store, alarm, topics);
     if (steady) failures = 0; // one that breaks at once counts as a failure, or a service that closes every one would get no rest
     if (steady && code === TOO_SLOW) continue; // we were behind, which a snapshot mends and no wait
     if (steady) lostAt = null;
@@ -67,9 +68,9 @@ export async function connect(store, leave) {
 }
 
 /** One websocket, to its end: whether it ever said anything, whether it stood for a while, and the code that it was closed with. */
-function overSocket(store, alarm) {
+function overSocket(store, alarm, topics) {
   return new Promise((resolve) => {
-    const socket = new WebSocket(address(store.state.cursor));
+    const socket = new WebSocket(address(store.state.cursor, topics));
     let heard = false;
     let last = clock();
     let heardAt = Infinity;
@@ -137,10 +138,11 @@ function wakers() {
   };
 }
 
-function address(cursor) {
+function address(cursor, topics) {
   const url = new URL("/api/memory-dumps/ws", window.location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   if (cursor) url.searchParams.set("since", cursor);
+  if (topics) url.searchParams.set("topics", topics);
   return url;
 }
 

@@ -49,8 +49,8 @@ export function createStore(snapshot) {
     takeTime(message);
     state.version ??= message.version;
     state.updated = message.version !== state.version;
-    for (const name of ["hypervisor", "history", "room", "vms", "jobs", "stats", "activity"]) state[name] = message[name];
-    state.records = newest(message.records);
+    for (const name of ["hypervisor", "history", "room", "vms", "jobs", "stats", "activity"]) state[name] = message[name] ?? state[name];
+    state.records = newest(message.records ?? state.records);
     state.awaited.clear();
     forgetEnded(state);
   };

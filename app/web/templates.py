@@ -16,12 +16,18 @@ from app import __version__
 from app.config import Settings
 from app.model import from_rfc3339
 from app.web import keys
-from app.web.assets import Assets
+from app.web.assets import STATIC, Assets
 from app.web.sight import Sight
 
 _INDENTATION = re.compile(r"\n\s+")
 _END_OF_TAGS = re.compile(r"^((?:\{%(?:(?!%\}).)*%\})+)\n", re.MULTILINE)
 """That of a line with nothing else: the one before it stands in the page already."""
+
+SHEETS = (
+    "layers", "tokens", "page", "bar", "button", "form", "notice", "stats", "control", "jobs", "filters", "records", "activity",
+    "plots",
+)  # fmt: skip
+"""The styles of every page, in their order; they go out as one."""
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
@@ -58,7 +64,9 @@ def set_up(app: web.Application, settings: Settings) -> None:
     shown = {"oidc_issuer": settings.oidc.issuer, **{name: getattr(settings, name) for name in names}}
     environment.globals.update(version=__version__, settings=shown)
     parts = environment.list_templates(filter_func=lambda name: name.startswith("parts/"))
-    assets = Assets.read(made={name: environment.get_template(name).render() for name in parts})
+    made = {name: environment.get_template(name).render() for name in parts}
+    made["css/all.css"] = "".join((STATIC / "css" / f"{name}.css").read_text() for name in SHEETS)
+    assets = Assets.read(made=made)
     environment.globals.update(asset=assets.url)
     app[keys.ASSETS] = assets
     for name in environment.list_templates():

@@ -11,8 +11,8 @@ from playwright.async_api import expect
 from app.model import Link, Room
 from app.web.messages import Hypervisor
 from tests.browser.conftest import ALPHA, BETA, GONE, OpenWindow
-from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, vm
-from tests.browser.visitor import HOME, Visitor, field
+from tests.browser.feed import GIB, STRANGE_NAMES, Feed, ago, hypervisor, vm
+from tests.browser.visitor import HOME, SERVICE_IS_AWAY, Visitor, field
 from tests.faults.scene import memdump
 from tests.nodes import node
 from tests.service import Service, running_service
@@ -93,7 +93,7 @@ async def test_the_bar_is_the_same_on_every_page_and_marks_where_one_is(framed: 
         await expect(current).to_have_text([here] if here else [])
         await expect(visitor.page.locator("#hypervisor")).to_have_text(re.compile("^libvirt .+ connected$"))
         await expect(visitor.page.locator("#history")).to_have_text("history off")
-        await expect(visitor.page.locator("#connection")).to_have_count(1 if path == HOME else 0)
+        await visitor.live()
     await expect(bar.get_by_role("link", name="Backups")).to_have_attribute("href", "https://backups.example.org/")
     await visitor.go(HOME)
     await visitor.live()
@@ -102,15 +102,24 @@ async def test_the_bar_is_the_same_on_every_page_and_marks_where_one_is(framed: 
 
 
 @thorough
-async def test_the_bar_of_a_page_that_is_not_live_says_what_is_wrong_and_leads_to_what_happened(
-    framed: Service, window: OpenWindow
-) -> None:
-    visitor = await window(framed)
+async def test_the_bar_of_a_page_that_is_not_live_is_and_leads_to_what_happened(framed: Service, window: OpenWindow) -> None:
+    visitor, feed = await window(framed), Feed()
     page, health = visitor.page, visitor.page.locator("#health")
+    await feed.take(page)
     await visitor.go("/tokens")
+    await visitor.live()
     await page.locator("#signs").click()
     await expect(health).to_contain_text("test:///")
-    await expect(health).not_to_contain_text("This page")
+    await expect(health).to_contain_text("The bar is live. What stands below it is of the moment when the page was loaded.")
+    feed.say("hypervisor", hypervisor(Link.UNREACHABLE, "It is away."))
+    await expect(page.locator("#hypervisor")).to_have_text("libvirt kvm-07 unreachable")
+    await expect(health).to_contain_text("It is away.")
+    visitor.expect_trouble(SERVICE_IS_AWAY)
+    feed.refusing = True
+    await feed.hang_up()
+    await expect(page.locator("#connection")).to_have_attribute("data-connection", "reconnecting")
+    feed.refusing = False
+    await visitor.live()
     await page.keyboard.press("Escape")
     await page.get_by_role("link", name="Activity").click()
     await page.wait_for_url(f"**{HOME}#activity")

@@ -5,7 +5,7 @@ import { field, setAttribute, setHidden, setText } from "./dom.js";
 
 const WELL = ["connected", "connecting"];
 const LONG_MS = 1000; // a shorter wait is over before one has read how long it is
-const TOLD = {
+export const TOLD = {
   connecting: "Not connected yet. What it shows is the state of the moment when it was loaded.",
   live: "Live: every change appears by itself, within a moment.",
   requests: "Live, by requests: something between this browser and the service blocks websockets. Changes appear all the same.",
@@ -13,7 +13,8 @@ const TOLD = {
   offline: "The service cannot be reached. The page keeps trying; look whether the service and the network are up.",
 };
 
-export function barView() {
+/** `told`: what a page says otherwise of how it is connected. */
+export function barView(told = TOLD) {
   const connection = document.getElementById("connection");
   const health = document.getElementById("health");
   const menu = document.getElementById("menu");
@@ -34,7 +35,7 @@ export function barView() {
     setAttribute(connection, "data-connection", state.connection);
     setAttribute(connection, "data-transport", state.transport === "requests" ? "requests" : null);
     setText(connection, `${state.connection}${by || again || (state.connection.endsWith("ing") ? "…" : "")}`);
-    setText(field(health, "page"), TOLD[by ? "requests" : state.connection]);
+    setText(field(health, "page"), told[by ? "requests" : state.connection]);
     if (again) countdown = setTimeout(showConnection, left % 1000 || 1000, state);
   };
 
@@ -42,22 +43,25 @@ export function barView() {
     showConnection(state);
     const stale = state.connection === "offline";
     setAttribute(document.documentElement, "data-stale", stale ? "" : null);
-    setHidden(document.getElementById("stale-notice"), !stale);
-    setHidden(document.getElementById("updated-notice"), !state.updated);
-    showHypervisor(health, state.hypervisor);
-    showHistory(health, state.history);
+    for (const [name, hidden] of [["stale", !stale], ["updated", !state.updated]]) {
+      const notice = document.getElementById(`${name}-notice`);
+      if (notice) setHidden(notice, hidden);
+    }
+    if (state.hypervisor) showHypervisor(health, state.hypervisor);
+    if (state.history) showHistory(health, state.history);
   };
 }
 
 function showHypervisor(health, hypervisor) {
   const sign = document.getElementById("hypervisor");
-  const notice = document.getElementById("hypervisor-notice");
+  const notice = document.getElementById("hypervisor-notice"); // only where its VMs are shown
   const state = hypervisor.state.replaceAll("-", " ");
   const words = { state, since: when(hypervisor.since), uri: hypervisor.uri, message: hypervisor.message ?? "" };
   setAttribute(sign, "data-state", hypervisor.state);
   setText(field(sign, "name"), hypervisor.name);
   setText(field(sign, "state"), state);
   for (const name in words) setText(field(health, `hypervisor-${name}`), words[name]);
+  if (!notice) return;
   for (const name of ["state", "since", "message"]) setText(field(notice, name), words[name]);
   setHidden(notice, WELL.includes(hypervisor.state));
 }
