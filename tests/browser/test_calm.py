@@ -56,7 +56,15 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with running_service(folder, LIBVIRT_URI=uri, MEMDUMP_COMPRESSION="none") as started:
         for name in (ALPHA.name, BETA.name):
             assert memdump(started.environment, name).returncode == 0
+        asyncio.run(knows(started, 2))
         yield started
+
+
+async def knows(service: Service, dumps: int) -> None:
+    """Wait until it has told of so many: of what another process recorded it hears within a second."""
+    async with Api.of(service) as api, api.feed("topics=stats") as feed:
+        while (await feed.next())["stats"]["total_dumps"] < dumps:
+            pass
 
 
 @pytest.fixture(scope="module")
