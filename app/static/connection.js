@@ -51,7 +51,7 @@ export async function connect(store, leave, topics = "") {
     blocked = !heard && status === 200 ? blocked + 1 : 0;
     if (blocked >= BLOCKED_AFTER) {
       const requests = await import("./requests.js").catch(() => null); // the service may be away at this very moment
-      status = (await requests?.follow(store, alarm)) ?? 0; // until it fails, or a websocket speaks
+      status = (await requests?.follow(store, alarm, () => new WebSocket(address(null, "room")))) ?? 0; // until it fails, or a websocket speaks
       if (status === 200) continue; // and if that fails, too, we are back here at once
       blocked = BLOCKED_AFTER - 1;
       failures = 0;

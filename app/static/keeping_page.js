@@ -139,7 +139,7 @@ function carryOver(before, after, sent) {
   }
 }
 
-/** Of each entry, how the server wrote it. */
+/** Of each entry, how the server wrote it: only read, to see which have changed; nothing is ever made of this text. */
 function remember(list) {
   written.clear();
   for (const entry of list.querySelectorAll("li[id]")) written.set(entry.id, entry.innerHTML);

@@ -6,13 +6,13 @@ const SPEAKS_WITHIN_MS = 4000;
 const LATE_MS = 10_000;
 
 /**
- * Feed `store` until that fails or a websocket speaks, for which one is tried beside it each minute; gives the last HTTP status, 0 if
+ * Feed `store` until that fails or a websocket speaks, of which `open` opens one beside it each minute; gives the last HTTP status, 0 if
  * there was no answer.
  */
-export async function follow(store, alarm) {
+export async function follow(store, alarm, open) {
   let spoken = false;
   const tries = setInterval(async () => {
-    spoken ||= await socketSpeaks();
+    spoken ||= await speaks(open());
   }, TRY_SOCKET_MS);
   try {
     store.setTransport("requests");
@@ -30,12 +30,9 @@ export async function follow(store, alarm) {
   }
 }
 
-/** Whether anything comes through a websocket now. */
-function socketSpeaks() {
+/** Whether anything comes through `socket`, which is closed then. */
+function speaks(socket) {
   return new Promise((resolve) => {
-    const url = new URL("/api/memory-dumps/ws?topics=room", window.location.href);
-    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(url);
     const end = (spoken) => {
       resolve(spoken);
       socket.close();

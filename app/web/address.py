@@ -18,7 +18,7 @@ from app.web.errors import ProblemError
 _SHOWN = 200
 
 
-def shown(request: web.Request) -> str:
+def shown(request: web.BaseRequest) -> str:
     """The path as it is written down: a long one, which anybody may send, would push out of the logs what stands there."""
     return request.path[:_SHOWN]
 

@@ -17,6 +17,7 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
 from app.web import errors
+from app.web.address import shown
 from app.web.envelope import dress
 from app.web.errors import ProblemError
 
@@ -137,7 +138,7 @@ async def listen(
         expect = request.headers.get(hdrs.EXPECT)
         if expect is None or expect.lower() == _MET:
             return await answer_it(request)
-        log.info("request", method=request.method, path=request.path[:200], status=417, remote=request.remote)
+        log.info("request", method=request.method, path=shown(request), status=417, remote=request.remote)
         return _answer(ProblemError("expectation-failed", f"This service meets no expectation but {_MET}."))
 
     server.request_handler = answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -90,7 +91,7 @@ async def _state(app: web.Application) -> _Found:
         await app[keys.STATE].read(lambda connection: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone())
         async with asyncio.timeout(_LOCKED_SEC):
             await app[keys.STATE].run(lambda _: None)
-        if await asyncio.to_thread(_free_bytes, folder) < _LEAST_BYTES:
+        if (await asyncio.to_thread(shutil.disk_usage, folder)).free < _LEAST_BYTES:
             return _unwritable(f"The disk of the state directory {folder} is full. Free some room there.")
     except StateError as error:
         return _Found(state=error.code, well=False, essential=True, message=str(error))
@@ -101,11 +102,6 @@ async def _state(app: web.Application) -> _Found:
 
 def _unwritable(message: str) -> _Found:
     return _Found(state=StateUnwritable.code, well=False, essential=True, message=message)
-
-
-def _free_bytes(folder: Path) -> int:
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
 
 
 def _dump_dir(folder: Path) -> _Found:

@@ -5,24 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import json
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from app import scope as scope_module
 from app.access import RIGHTS, ROLES, SCHEMA, Access, Identity, accounts, tokens, upgrade
-from app.access.attempts import MOST, REFILL_SEC, TRIES, Attempts
+from app.access.attempts import REFILL_SEC, TRIES
 from app.access.audit import DEEDS, entries_in
 from app.access.by_hand import access_by_hand
 from app.access.passwords import password_hash
-from app.access.schema import scope_from_text
 from app.access.secrets import hash_of
 from app.config import Settings
 from app.errors import (
@@ -311,96 +305,7 @@ def test_whatever_is_done_with_dumps_has_a_right_and_a_word_in_the_trail_also_be
     assert [role for role in ROLES if "delete" in ROLES[role]] == ["administrator"]
 
 
-# --- scopes within scopes
-
-NAMES = st.text("ab-", max_size=4)
-PATTERNS = st.text("ab*?", min_size=1, max_size=4)
-
-
-@given(st.lists(st.text("ab*?[!-]\n|(", min_size=1, max_size=5), min_size=1, max_size=4), st.text("ab-\n|(", max_size=5))
-def test_a_scope_covers_what_one_of_its_patterns_fits(patterns: list[str], name: str) -> None:
-    assert Scope(vms=tuple(patterns)).covers("h", name, None) == any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def test_what_a_scope_covers_is_looked_at_once_however_often_it_is_asked_and_read() -> None:
-    patterns = [f"*-looked-at-once-{number}-*" for number in range(50)]
-    for _ in range(3):
-        assert not scope_from_text(json.dumps({"vms": patterns})).covers("h", "looked-at-once", None)
-    looked, asked = scope_module._fits.cache_info().misses, scope_module._fits.cache_info().hits
-    assert not scope_from_text(json.dumps({"vms": patterns})).covers("h", "looked-at-once", None)
-    assert (scope_module._fits.cache_info().misses, scope_module._fits.cache_info().hits) == (looked, asked + 1)
-
-
-@given(PATTERNS, PATTERNS, NAMES)
-def test_what_is_within_covers_nothing_more(one: str, other: str, name: str) -> None:
-    narrow, wide = Scope(vms=(one,)), Scope(vms=(other,))
-    if narrow.within(wide) and narrow.covers("h", name, None):
-        assert wide.covers("h", name, None)
-
-
-@pytest.mark.parametrize(
-    ("narrow", "wide", "fits"),
-    [
-        (SHOP, WHOLE, True),
-        (WHOLE, SHOP, False),
-        (SHOP, SHOP, True),
-        (Scope(vms=("shop-1",)), SHOP, True),
-        (Scope(vms=("shop-*", "x")), SHOP, False),
-        (Scope(groups=("a",)), Scope(groups=("a", "b")), True),
-        (Scope(groups=("a", "b")), Scope(groups=("a",)), False),
-        (Scope(vms=("shop-1",)), Scope(vms=("shop-*",), hypervisors=("kvm-07",)), False),
-    ],
-)
-def test_within_is_seen_of_every_kind(narrow: Scope, wide: Scope, fits: bool) -> None:
-    assert narrow.within(wide) is fits
-
-
 # --- how often a login may fail
-
-
-def test_after_ten_in_vain_an_address_and_a_name_have_to_wait_and_nobody_else() -> None:
-    passed = [0.0]
-    attempts = Attempts(lambda: passed[0])
-    for _ in range(TRIES):
-        attempts.take("10.0.0.1", "bob")
-    for address, name in (("10.0.0.1", "ann"), ("10.0.0.2", "bob"), ("::ffff:10.0.0.1", "x"), ("10.0.0.1", None)):
-        with pytest.raises(TooManyLogins) as refusal:
-            attempts.take(address, name)
-        assert refusal.value.retry_after_sec == REFILL_SEC
-    attempts.take("10.0.0.2", "ann")
-    passed[0] = REFILL_SEC
-    attempts.take("10.0.0.1", "bob")
-    with pytest.raises(TooManyLogins):
-        attempts.take("10.0.0.1", "bob")
-
-
-def test_one_network_of_version_6_is_one_address() -> None:
-    attempts = Attempts(lambda: 0.0)
-    for number in range(TRIES):
-        attempts.take(f"2001:db8::{number:x}", str(number))
-    with pytest.raises(TooManyLogins):
-        attempts.take("2001:db8::ffff", "x")
-
-
-def test_who_logs_in_has_used_nothing_up_and_what_is_remembered_is_bounded() -> None:
-    attempts = Attempts(lambda: 0.0)
-    for _ in range(TRIES * 3):
-        attempts.take("10.0.0.1", "bob")
-        attempts.give_back("10.0.0.1", "bob")
-    assert not any(attempts._left.values())
-    for number in range(MOST + 10):
-        attempts.take(str(number), str(number))
-    assert [len(known) for known in attempts._left.values()] == [MOST, MOST]
-
-
-def test_a_name_stays_locked_however_many_addresses_come_without_one() -> None:
-    attempts = Attempts(lambda: 0.0)
-    for number in range(TRIES):
-        attempts.take(f"10.0.0.{number}", "admin")
-    for number in range(MOST + 10):
-        attempts.take(f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::1")
-    with pytest.raises(TooManyLogins):
-        attempts.take("10.0.1.1", "admin")
 
 
 @thorough

@@ -46,3 +46,30 @@ test("a login that is over ends it with that status", async () => {
   const { status } = await followed(storeWith("c1"), [{ status: 401 }]);
   assert.equal(status, 401);
 });
+
+test("beside it a websocket is tried each minute, and only one that speaks ends it", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval", "setTimeout"] });
+  const sockets = [];
+  const open = () => {
+    const socket = Object.assign(new EventTarget(), { closed: false, close: () => { socket.closed = true; } });
+    sockets.push(socket);
+    return socket;
+  };
+  let ended = null;
+  globalThis.window = { location: { href: "http://here/memory-dumps" } };
+  globalThis.fetch = async () => {
+    await new Promise(setImmediate);
+    return Response.json({ cursor: "c1", messages: [] });
+  };
+  const following = follow(storeWith("c1"), nobody, open).then((status) => { ended = status; });
+  t.mock.timers.tick(60_000);
+  t.mock.timers.tick(4000);
+  await new Promise(setImmediate);
+  assert.deepEqual(sockets.map(({ closed }) => closed), [true]);
+  assert.equal(ended, null);
+  t.mock.timers.tick(56_000);
+  sockets[1].dispatchEvent(new Event("message"));
+  await following;
+  assert.equal(ended, 200);
+  assert.equal(sockets[1].closed, true);
+});
