@@ -24,7 +24,7 @@ Trouble = Callable[[Service], contextlib.AbstractContextManager[None]]
 def locked(service: Service) -> Iterator[None]:
     """Another process holds it."""
     file = Settings.from_environment(service.environment).state_file
-    with contextlib.closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other:
+    with contextlib.closing(sqlite3.connect(file, timeout=5, isolation_level=None)) as other:  # the service may be writing just now
         other.execute("BEGIN IMMEDIATE")
         yield
         other.execute("ROLLBACK")
